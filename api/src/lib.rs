@@ -1,0 +1,1 @@
+//! gRPC services, configuration, the node, and the odgm binary.

@@ -1,0 +1,1 @@
+//! Views: a deterministic state machine over a view store.

@@ -1,0 +1,1 @@
+//! The wire schema of ODGM and what is generated from it.

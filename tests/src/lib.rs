@@ -1,0 +1,1 @@
+//! End-to-end, fault and snapshot tests; load and peer benchmarks.

@@ -1,0 +1,1 @@
+//! The log consumer that dispatches triggers, and the invocation manager.

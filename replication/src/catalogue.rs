@@ -1,0 +1,155 @@
+//! The catalogue of collections: one object of group 0, an ordinary object in an ordinary partition.
+//!
+//! Every change is one compare-and-set record, so the catalogue has a history, can be watched, and two nodes that
+//! change it at once cannot both win. Its entries:
+//!
+//! ```text
+//! collection/NAME     JSON: the definition and the group of each partition
+//! bootstrapped/NAME   empty: once proposed by ODGM_COLLECTION; a deleted collection does not come back
+//! next-group          decimal: the next group id to give out
+//! removing/GROUP      empty: the group's data are to be removed
+//! ```
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+use odgm_log::body::{SetValues, Value};
+use odgm_log::{Body, Cause, GroupId, Payload, Timestamp};
+use odgm_projections::Object;
+use odgm_proto::oprc::CreateCollectionRequest;
+use serde::{Deserialize, Serialize};
+
+use crate::definition::Definition;
+
+/// The id of the catalogue's object in group 0.
+pub const OBJECT: &str = "catalogue";
+
+const COLLECTION: &str = "collection/";
+const BOOTSTRAPPED: &str = "bootstrapped/";
+const REMOVING: &str = "removing/";
+const NEXT_GROUP: &str = "next-group";
+
+/// All collections, as of one version of the catalogue's object.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Catalogue {
+    version: u64,
+    pub(crate) collections: BTreeMap<String, Placed>,
+    pub(crate) removing: BTreeSet<GroupId>,
+    bootstrapped: BTreeSet<String>,
+    next_group: u32,
+}
+
+/// A collection and the groups of its partitions.
+#[derive(Clone, Debug)]
+pub(crate) struct Placed {
+    pub(crate) definition: Definition,
+    pub(crate) groups: Vec<GroupId>,
+    pub(crate) created: Timestamp,
+}
+
+/// An entry of the catalogue that cannot be read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("entry {key:?} of the catalogue cannot be read: {reason}")]
+pub struct DamagedEntry {
+    key: String,
+    reason: String,
+}
+
+#[derive(Serialize, Deserialize)]
+struct CollectionEntry {
+    definition: CreateCollectionRequest,
+    groups: Vec<u32>,
+    created_us: u64,
+}
+
+impl Catalogue {
+    /// Reads the catalogue's object; without one nothing has been created yet.
+    pub(crate) fn read(object: Option<&Object>) -> Result<Self, DamagedEntry> {
+        let mut catalogue = Self { next_group: GroupId::CATALOGUE.0 + 1, ..Self::default() };
+        let Some(object) = object else { return Ok(catalogue) };
+        catalogue.version = object.version;
+        for (key, value) in &object.entries {
+            catalogue
+                .read_entry(key, &value.data)
+                .map_err(|reason| DamagedEntry { key: key.clone(), reason })?;
+        }
+        Ok(catalogue)
+    }
+
+    fn read_entry(&mut self, key: &str, data: &[u8]) -> Result<(), String> {
+        if let Some(name) = key.strip_prefix(COLLECTION) {
+            let entry: CollectionEntry = serde_json::from_slice(data).map_err(|error| error.to_string())?;
+            let definition = Definition::from_wire(entry.definition).map_err(|error| error.to_string())?;
+            let placed = Placed {
+                definition,
+                groups: entry.groups.into_iter().map(GroupId).collect(),
+                created: Timestamp(entry.created_us),
+            };
+            self.collections.insert(name.to_owned(), placed);
+        } else if let Some(name) = key.strip_prefix(BOOTSTRAPPED) {
+            self.bootstrapped.insert(name.to_owned());
+        } else if let Some(group) = key.strip_prefix(REMOVING) {
+            self.removing.insert(GroupId(group.parse().map_err(|_| "expected a group id".to_owned())?));
+        } else if key == NEXT_GROUP {
+            let text = std::str::from_utf8(data).map_err(|error| error.to_string())?;
+            self.next_group = text.parse().map_err(|_| format!("{text:?} is not a number"))?;
+        } else {
+            return Err("unknown entry: a newer build wrote it; upgrade the node".to_owned());
+        }
+        Ok(())
+    }
+
+    /// Whether ODGM_COLLECTION has already proposed a collection of this name.
+    pub(crate) fn was_bootstrapped(&self, name: &str) -> bool {
+        self.bootstrapped.contains(name)
+    }
+
+    /// How many partitions there are in all collections.
+    pub(crate) fn partitions(&self) -> usize {
+        self.collections.values().map(|placed| placed.groups.len()).sum()
+    }
+
+    /// The record that creates a collection and gives its partitions their groups.
+    pub(crate) fn create(&self, definition: &Definition, bootstrap: bool, now: Timestamp) -> Payload {
+        let groups: Vec<u32> = (self.next_group..).take(definition.partitions as usize).collect();
+        let next = self.next_group + definition.partitions;
+        let entry = CollectionEntry { definition: definition.wire.clone(), groups, created_us: now.0 };
+        // Maps with string keys and plain numbers always have a JSON form.
+        let json = serde_json::to_vec(&entry).unwrap_or_default();
+        let mut puts = vec![
+            (format!("{COLLECTION}{}", definition.name), Value::bytes(json)),
+            (NEXT_GROUP.to_owned(), Value::bytes(next.to_string())),
+        ];
+        if bootstrap {
+            puts.push((format!("{BOOTSTRAPPED}{}", definition.name), Value::bytes(Bytes::new())));
+        }
+        self.change(puts, Vec::new())
+    }
+
+    /// The record that deletes a collection and notes that its groups' data are to be removed.
+    pub(crate) fn delete(&self, name: &str) -> Option<Payload> {
+        let groups = &self.collections.get(name)?.groups;
+        let puts =
+            groups.iter().map(|group| (format!("{REMOVING}{group}"), Value::bytes(Bytes::new()))).collect();
+        Some(self.change(puts, vec![format!("{COLLECTION}{name}")]))
+    }
+
+    /// The record that says that the data of these groups have been removed.
+    pub(crate) fn removed(&self, groups: &[GroupId]) -> Payload {
+        self.change(Vec::new(), groups.iter().map(|group| format!("{REMOVING}{group}")).collect())
+    }
+
+    fn change(&self, mut puts: Vec<(String, Value)>, mut deletes: Vec<String>) -> Payload {
+        puts.sort_by(|a, b| a.0.cmp(&b.0));
+        deletes.sort();
+        Payload {
+            cause: Cause::default(),
+            body: Body::SetValues(SetValues {
+                object: OBJECT.to_owned(),
+                puts,
+                deletes,
+                expected_version: Some(self.version),
+            }),
+        }
+    }
+}

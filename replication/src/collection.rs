@@ -1,0 +1,121 @@
+//! A collection on this node: its definition and the state of its partitions.
+
+use std::sync::{Arc, OnceLock};
+
+use odgm_log::{GroupId, Timestamp};
+
+use crate::catalogue::Placed;
+use crate::definition::Definition;
+use crate::partition::Partition;
+
+/// A collection with its partitions.
+pub struct Collection {
+    definition: Definition,
+    created: Timestamp,
+    slots: Vec<Slot>,
+}
+
+struct Slot {
+    group: GroupId,
+    /// Set once, when the partition is up or cannot be brought up.
+    partition: OnceLock<Result<Arc<Partition>, String>>,
+}
+
+/// Why a partition does not serve.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LookupError {
+    /// There is no collection of that name.
+    #[error("there is no collection {name:?}")]
+    NoCollection {
+        /// The name.
+        name: String,
+    },
+    /// The collection has no such partition.
+    #[error("collection {name:?} has {count} partitions, 0 to {}: there is no partition {partition}", count - 1)]
+    NoPartition {
+        /// The collection.
+        name: String,
+        /// The partition asked for.
+        partition: u32,
+        /// How many there are.
+        count: u32,
+    },
+    /// The partition is catching up with its log.
+    #[error("partition {name}/{partition} is starting: try again in a moment")]
+    Starting {
+        /// The collection.
+        name: String,
+        /// The partition.
+        partition: u32,
+    },
+    /// The partition could not be brought up.
+    #[error("partition {name}/{partition} is out of service: {reason}")]
+    Failed {
+        /// The collection.
+        name: String,
+        /// The partition.
+        partition: u32,
+        /// Why.
+        reason: String,
+    },
+}
+
+impl Collection {
+    pub(crate) fn new(placed: &Placed) -> Arc<Self> {
+        let slots = placed.groups.iter().map(|&group| Slot { group, partition: OnceLock::new() }).collect();
+        Arc::new(Self { definition: placed.definition.clone(), created: placed.created, slots })
+    }
+
+    /// What it is.
+    pub fn definition(&self) -> &Definition {
+        &self.definition
+    }
+
+    /// When it was created.
+    pub fn created(&self) -> Timestamp {
+        self.created
+    }
+
+    /// The group of each partition.
+    pub fn groups(&self) -> impl Iterator<Item = GroupId> + '_ {
+        self.slots.iter().map(|slot| slot.group)
+    }
+
+    /// How many partitions it has.
+    pub fn partition_count(&self) -> u32 {
+        self.definition.partitions
+    }
+
+    /// One of its partitions.
+    ///
+    /// # Errors
+    /// [`LookupError`], unless the partition serves.
+    pub fn partition(&self, index: u32) -> Result<Arc<Partition>, LookupError> {
+        let name = || self.definition.name.clone();
+        let slot = self.slots.get(index as usize).ok_or_else(|| LookupError::NoPartition {
+            name: name(),
+            partition: index,
+            count: self.partition_count(),
+        })?;
+        match slot.partition.get() {
+            Some(Ok(partition)) => Ok(Arc::clone(partition)),
+            Some(Err(reason)) => {
+                Err(LookupError::Failed { name: name(), partition: index, reason: reason.clone() })
+            }
+            None => Err(LookupError::Starting { name: name(), partition: index }),
+        }
+    }
+
+    /// Every partition or why it does not serve, in order.
+    pub fn partitions(&self) -> impl Iterator<Item = Result<Arc<Partition>, LookupError>> + '_ {
+        (0..self.partition_count()).map(|index| self.partition(index))
+    }
+
+    /// The partition is up, or cannot be brought up. Said once.
+    pub(crate) fn settle(&self, index: usize, outcome: Result<Arc<Partition>, String>) {
+        if let Some(slot) = self.slots.get(index) {
+            let first = slot.partition.set(outcome).is_ok();
+            debug_assert!(first, "a partition is opened once");
+        }
+    }
+}

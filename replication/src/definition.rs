@@ -1,0 +1,303 @@
+//! What a collection is: its partitions, how they are replicated and stored, and by which rules they apply.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use odgm_log::body::SetMode;
+use odgm_projections::storage::Engine;
+use odgm_proto::oprc::CreateCollectionRequest;
+
+/// Partition ids are 0 to 65,535.
+pub const MAX_PARTITIONS: u32 = 65_536;
+
+/// The longest name of a collection, in bytes.
+pub const MAX_NAME_BYTES: usize = 128;
+
+/// A checked definition of a collection.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Definition {
+    /// The class.
+    pub name: String,
+    /// How many partitions it has.
+    pub partitions: u32,
+    /// How a command becomes a committed record.
+    pub replication: Replication,
+    /// Its options, with defaults filled in.
+    pub options: Options,
+    /// The definition as it came, with the defaults of this build filled in; kept in the catalogue.
+    pub wire: CreateCollectionRequest,
+}
+
+/// How a command becomes a committed record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Replication {
+    /// One replica on one node: `basic`, `none`, `single`.
+    Local,
+}
+
+/// The options of a collection that this build acts on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// The engine of its views.
+    pub storage: Engine,
+    /// How much of its log is kept.
+    pub retention: Retention,
+    /// What `Set` does with entries that it does not name.
+    pub set_mode: SetMode,
+}
+
+/// How much of a log is kept. With both bounds, what is beyond either may go.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Retention {
+    /// Records older than this may go.
+    pub age: Option<Duration>,
+    /// Records before the newest so many bytes may go.
+    pub bytes: Option<u64>,
+}
+
+/// A definition that cannot be had.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{field}: {reason}")]
+pub struct Invalid {
+    /// The field or option.
+    pub field: String,
+    /// What was expected.
+    pub reason: String,
+}
+
+/// Options of the contract that concern functions, Raft or anti-entropy: kept with the collection for the parts
+/// of the system that read them.
+const KEPT_OPTIONS: [&str; 12] = [
+    "batch_size",
+    "consistency",
+    "enable_metrics",
+    "invoke_only_primary",
+    "mst_gc_grace",
+    "mst_sync_interval",
+    "offload_max_pool_size",
+    "pool_max_idle_lifetime",
+    "pool_max_lifetime",
+    "raft_init_leader_only",
+    "raft_net_leader_only",
+    "timeout_ms",
+];
+
+impl Definition {
+    /// Checks a definition and fills in what it leaves open.
+    ///
+    /// # Errors
+    /// [`Invalid`], naming the field and what was expected.
+    pub fn from_wire(mut wire: CreateCollectionRequest) -> Result<Self, Invalid> {
+        check_name(&wire.name)?;
+        if wire.partition_count == 0 {
+            wire.partition_count = 1;
+        }
+        let partitions = u32::try_from(wire.partition_count)
+            .ok()
+            .filter(|count| *count <= MAX_PARTITIONS)
+            .ok_or_else(|| {
+                let reason = format!("{} partitions; expected 1 to {MAX_PARTITIONS}", wire.partition_count);
+                invalid("partition_count", reason)
+            })?;
+        if wire.shard_type.is_empty() {
+            "single".clone_into(&mut wire.shard_type);
+        }
+        let replication = Replication::parse(&wire.shard_type)?;
+        if !(0..=1).contains(&wire.replica_count) {
+            let reason = format!(
+                "{} replicas of a {} collection; it keeps 1: leave it 0 or 1",
+                wire.replica_count, wire.shard_type
+            );
+            return Err(invalid("replica_count", reason));
+        }
+        wire.replica_count = 1;
+        let given: BTreeMap<_, _> = wire.options.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+        let options = Options::parse(&given)?;
+        for (option, default) in [("storage", "rocksdb"), ("retention", "all"), ("set_mode", "replace")] {
+            wire.options.entry(option.to_owned()).or_insert_with(|| default.to_owned());
+        }
+        Ok(Self { name: wire.name.clone(), partitions, replication, options, wire })
+    }
+}
+
+impl Replication {
+    fn parse(shard_type: &str) -> Result<Self, Invalid> {
+        match shard_type {
+            "basic" | "none" | "single" => Ok(Self::Local),
+            "raft" | "mst" => Err(invalid(
+                "shard_type",
+                format!("this build does not replicate yet, so not by {shard_type}; expected basic, none or single"),
+            )),
+            other => Err(invalid("shard_type", format!("{other:?}; expected basic, none or single"))),
+        }
+    }
+}
+
+impl Options {
+    fn parse(given: &BTreeMap<&str, &str>) -> Result<Self, Invalid> {
+        let mut options =
+            Self { storage: Engine::RocksDb, retention: Retention::default(), set_mode: SetMode::Replace };
+        for (&name, &value) in given {
+            match name {
+                "storage" => options.storage = parse_storage(value)?,
+                "retention" => options.retention = Retention::parse(value)?,
+                "set_mode" => options.set_mode = parse_set_mode(value)?,
+                kept if KEPT_OPTIONS.contains(&kept) => {}
+                unknown => return Err(unknown_option(unknown)),
+            }
+        }
+        Ok(options)
+    }
+}
+
+impl Retention {
+    /// Whether everything is kept.
+    pub fn keeps_all(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Reads `all`, or one age and one size separated by a comma: `7d`, `10GiB`, `12h,500MiB`.
+    fn parse(text: &str) -> Result<Self, Invalid> {
+        let mut retention = Self::default();
+        if text == "all" {
+            return Ok(retention);
+        }
+        let expected = || {
+            let reason = format!(
+                "{text:?}; expected all, an age (30s, 15m, 12h, 7d), a size (512MiB, 10GiB), or age,size"
+            );
+            invalid("options.retention", reason)
+        };
+        for term in text.split(',').map(str::trim) {
+            let digits = term.find(|c: char| !c.is_ascii_digit()).ok_or_else(expected)?;
+            let (number, unit) = term.split_at(digits);
+            let number: u64 = number.parse().ok().filter(|number| *number > 0).ok_or_else(expected)?;
+            if let Some(seconds) = seconds_of(unit) {
+                let age = number.checked_mul(seconds).map(Duration::from_secs).ok_or_else(expected)?;
+                if retention.age.replace(age).is_some() {
+                    return Err(expected());
+                }
+            } else {
+                let bytes = bytes_of(unit).and_then(|unit| number.checked_mul(unit)).ok_or_else(expected)?;
+                if retention.bytes.replace(bytes).is_some() {
+                    return Err(expected());
+                }
+            }
+        }
+        Ok(retention)
+    }
+}
+
+fn seconds_of(unit: &str) -> Option<u64> {
+    match unit {
+        "s" => Some(1),
+        "m" => Some(60),
+        "h" => Some(60 * 60),
+        "d" => Some(24 * 60 * 60),
+        _ => None,
+    }
+}
+
+fn bytes_of(unit: &str) -> Option<u64> {
+    match unit {
+        "B" => Some(1),
+        "KiB" => Some(1 << 10),
+        "MiB" => Some(1 << 20),
+        "GiB" => Some(1 << 30),
+        "TiB" => Some(1 << 40),
+        _ => None,
+    }
+}
+
+fn check_name(name: &str) -> Result<(), Invalid> {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+    if (1..=MAX_NAME_BYTES).contains(&name.len()) && name.bytes().all(allowed) {
+        return Ok(());
+    }
+    let reason = format!("{name:?}; expected 1 to {MAX_NAME_BYTES} of A-Z a-z 0-9 . _ -");
+    Err(invalid("name", reason))
+}
+
+fn parse_storage(value: &str) -> Result<Engine, Invalid> {
+    match value {
+        "rocksdb" => Ok(Engine::RocksDb),
+        "memory" => Ok(Engine::Memory),
+        _ => Err(invalid("options.storage", format!("{value:?}; expected rocksdb or memory"))),
+    }
+}
+
+fn parse_set_mode(value: &str) -> Result<SetMode, Invalid> {
+    match value {
+        "replace" => Ok(SetMode::Replace),
+        "upsert" => Ok(SetMode::Upsert),
+        _ => Err(invalid("options.set_mode", format!("{value:?}; expected replace or upsert"))),
+    }
+}
+
+fn unknown_option(name: &str) -> Invalid {
+    let mut known = vec!["retention", "set_mode", "storage"];
+    known.extend(KEPT_OPTIONS);
+    known.sort_unstable();
+    invalid(&format!("options.{name}"), format!("no such option; expected one of {}", known.join(", ")))
+}
+
+fn invalid(field: &str, reason: String) -> Invalid {
+    Invalid { field: field.to_owned(), reason }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wire(name: &str, options: &[(&str, &str)]) -> CreateCollectionRequest {
+        CreateCollectionRequest {
+            name: name.into(),
+            options: options.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
+            ..Default::default()
+        }
+    }
+
+    fn refusal(wire: CreateCollectionRequest) -> String {
+        Definition::from_wire(wire).expect_err("must be refused").to_string()
+    }
+
+    #[test]
+    fn what_is_left_open_is_filled_in() {
+        let definition = Definition::from_wire(wire("Video", &[])).expect("valid");
+        assert_eq!((definition.partitions, definition.replication), (1, Replication::Local));
+        assert_eq!(definition.wire.options["retention"], "all");
+        let again = Definition::from_wire(definition.wire.clone()).expect("valid");
+        assert_eq!(again, definition, "a filled-in definition is its own fixed point");
+    }
+
+    #[test]
+    fn retention_is_an_age_a_size_or_both() {
+        let parse = |text: &str| Definition::from_wire(wire("c", &[("retention", text)])).map(|d| d.options.retention);
+        let week = Duration::from_secs(7 * 24 * 3600);
+        assert_eq!(parse("7d"), Ok(Retention { age: Some(week), bytes: None }));
+        assert_eq!(parse("7d, 10GiB"), Ok(Retention { age: Some(week), bytes: Some(10 << 30) }));
+        for bad in ["", "7", "0s", "7d,8d", "10GB", "-1s", "99999999999999999999d", "d"] {
+            assert!(parse(bad).is_err(), "{bad:?} must be refused");
+        }
+    }
+
+    #[test]
+    fn refusals_name_the_field_and_what_was_expected() {
+        let mut raft = wire("c", &[]);
+        raft.shard_type = "raft".into();
+        let mut many = wire("c", &[]);
+        many.partition_count = 70_000;
+        let mut replicas = wire("c", &[]);
+        replicas.replica_count = 3;
+        let refusals = [
+            refusal(raft),
+            refusal(many),
+            refusal(replicas),
+            refusal(wire("no/slash", &[])),
+            refusal(wire("c", &[("storage", "fjall")])),
+            refusal(wire("c", &[("set_mode", "merge")])),
+            refusal(wire("c", &[("retenton", "7d")])),
+        ];
+        insta::assert_snapshot!(refusals.join("\n"), @"");
+    }
+}

@@ -1,0 +1,46 @@
+//! Every bound of this crate, in one place.
+
+/// Bounds on what a partition takes in. A proposal beyond them is refused before anything is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Proposals of one partition that wait for their record to be durable and applied.
+    pub in_flight_proposals: usize,
+    /// The bytes of those proposals.
+    pub in_flight_bytes: usize,
+    /// Records that one append writes.
+    pub batch_records: usize,
+    /// Payload bytes that one append writes; a larger record goes alone.
+    pub batch_bytes: usize,
+    /// Partitions of all collections on this node.
+    pub partitions: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            in_flight_proposals: 16_384,
+            in_flight_bytes: 64 << 20,
+            batch_records: 1_024,
+            batch_bytes: 8 << 20,
+            partitions: 1_024,
+        }
+    }
+}
+
+/// Records that are read and applied at once when a view catches up with its log.
+pub(crate) const REPLAY_RECORDS: usize = 1_024;
+
+/// Payload bytes that are read and applied at once when a view catches up with its log.
+pub(crate) const REPLAY_BYTES: usize = 8 << 20;
+
+/// Records that one batch of an event stream looks at.
+pub(crate) const STREAM_RECORDS: usize = 512;
+
+/// Payload bytes that one batch of an event stream looks at.
+pub(crate) const STREAM_BYTES: usize = 1 << 20;
+
+/// Snapshots that a partition with a retention keeps; the span between two is its share of what is kept.
+pub(crate) const RETENTION_SNAPSHOTS: u32 = 8;
+
+/// Rows below the floor that are deleted from a view at once.
+pub(crate) const PRUNE_ROWS: usize = 10_000;

@@ -1,0 +1,238 @@
+//! What one partition has on its way: queued proposals, and batches that wait for the disk.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use odgm_log::store::SyncError;
+use odgm_log::{Offset, Record, Term, Timestamp};
+use odgm_projections::Committed;
+use parking_lot::Mutex;
+
+use crate::limits::Limits;
+use crate::proposal::{Admission, Proposal, ProposeError, Reply};
+use crate::replica::Replica;
+
+/// Appends that may wait for the disk at once. While one is being synced the next proposals gather, so that a
+/// second append in flight would only make batches smaller.
+const APPENDS_IN_FLIGHT: usize = 1;
+
+/// One partition as proposers see it.
+pub(super) struct Lane {
+    pub(super) replica: Replica,
+    limits: Limits,
+    inbox: Mutex<Inbox>,
+    /// Whether the worker has been told, or has work in flight after which it looks again by itself. Spares a
+    /// wake-up for every proposal that arrives while the disk is busy.
+    awake: AtomicBool,
+}
+
+#[derive(Default)]
+struct Inbox {
+    queued: VecDeque<Proposal>,
+    closed: Option<ProposeError>,
+}
+
+/// What the worker keeps of a lane; nobody else touches it.
+#[derive(Default)]
+pub(super) struct InFlight {
+    appends: VecDeque<Append>,
+}
+
+/// Records that are in the log, but perhaps not on the disk.
+pub(super) struct Append {
+    last: Offset,
+    committed: Vec<Committed>,
+    waiting: Vec<(Reply, Admission)>,
+}
+
+impl Lane {
+    pub(super) fn new(replica: Replica, limits: Limits) -> Arc<Self> {
+        Arc::new(Self { replica, limits, inbox: Mutex::default(), awake: AtomicBool::new(false) })
+    }
+
+    /// Queues a proposal. Returns whether the worker must be told.
+    pub(super) fn push(&self, proposal: Proposal) -> bool {
+        {
+            let mut inbox = self.inbox.lock();
+            if let Some(error) = &inbox.closed {
+                let error = error.clone();
+                drop(inbox);
+                proposal.reply.send(Err(error));
+                return false;
+            }
+            inbox.queued.push_back(proposal);
+        }
+        !self.awake.swap(true, Ordering::AcqRel)
+    }
+
+    /// Refuses all proposals from now on; those in the queue are still worked on.
+    pub(super) fn close(&self, error: ProposeError) {
+        self.inbox.lock().closed.get_or_insert(error);
+    }
+
+    /// Why proposals are refused.
+    pub(super) fn closed(&self) -> Option<ProposeError> {
+        self.inbox.lock().closed.clone()
+    }
+
+    /// Refuses all proposals from now on, and those in the queue too.
+    pub(super) fn fail(&self, error: &ProposeError) {
+        let queued = {
+            let mut inbox = self.inbox.lock();
+            inbox.closed = Some(error.clone());
+            std::mem::take(&mut inbox.queued)
+        };
+        for proposal in queued {
+            proposal.reply.send(Err(error.clone()));
+        }
+    }
+
+    /// Goes to sleep, unless proposals have come in the meantime.
+    fn may_sleep(&self) -> bool {
+        self.awake.store(false, Ordering::Release);
+        self.inbox.lock().queued.is_empty() || self.awake.swap(true, Ordering::AcqRel)
+    }
+
+    /// Takes what fits one append from the queue.
+    fn take_batch(&self) -> Vec<Proposal> {
+        let mut inbox = self.inbox.lock();
+        let mut bytes = 0;
+        let fits = inbox
+            .queued
+            .iter()
+            .take(self.limits.batch_records)
+            .take_while(|proposal| {
+                let first = bytes == 0;
+                bytes += proposal.encoded.len();
+                first || bytes <= self.limits.batch_bytes
+            })
+            .count();
+        if fits == inbox.queued.len() {
+            return std::mem::take(&mut inbox.queued).into();
+        }
+        inbox.queued.drain(..fits).collect()
+    }
+}
+
+impl InFlight {
+    /// Appends what is queued, as far as the number of appends in flight allows. `on_durable` is called once for
+    /// each append, from the log's fsync thread.
+    pub(super) fn fill(
+        &mut self,
+        lane: &Lane,
+        on_durable: impl Fn(Result<Offset, SyncError>) + Clone + Send + 'static,
+    ) {
+        while self.appends.len() < APPENDS_IN_FLIGHT {
+            let batch = lane.take_batch();
+            if batch.is_empty() {
+                return;
+            }
+            self.append(lane, batch, on_durable.clone());
+        }
+    }
+
+    /// Whether an append waits for the disk.
+    pub(super) fn busy(&self) -> bool {
+        !self.appends.is_empty()
+    }
+
+    /// Whether nothing is in flight or queued; the next proposal will then tell the worker.
+    pub(super) fn may_sleep(&self, lane: &Lane) -> bool {
+        self.appends.is_empty() && lane.may_sleep()
+    }
+
+    fn append(
+        &mut self,
+        lane: &Lane,
+        batch: Vec<Proposal>,
+        on_durable: impl FnOnce(Result<Offset, SyncError>) + Send + 'static,
+    ) {
+        let replica = &lane.replica;
+        let stamp = Timestamp::now();
+        let mut offset = replica.log.bounds(replica.group).last;
+        let mut records = Vec::with_capacity(batch.len());
+        let mut payloads = Vec::with_capacity(batch.len());
+        let mut waiting = Vec::with_capacity(batch.len());
+        for proposal in batch {
+            offset = offset.next();
+            records.push(Record {
+                offset,
+                term: Term(0),
+                stamp,
+                origin: replica.node,
+                kind: proposal.kind,
+                payload: proposal.encoded,
+            });
+            payloads.push(proposal.payload);
+            waiting.push((proposal.reply, proposal.admission));
+        }
+        let last = offset;
+        let appended =
+            replica.log.append(replica.group, &records, Box::new(move |synced| on_durable(synced.map(|()| last))));
+        let committed = records
+            .into_iter()
+            .zip(payloads)
+            .map(|(record, payload)| Committed { record, payload })
+            .collect();
+        let append = Append { last, committed, waiting };
+        match appended {
+            Ok(()) => self.appends.push_back(append),
+            Err(error) => {
+                // The write may have reached the file; only a later look at the log can tell.
+                tracing::error!(group = %replica.group, %error, "append failed; the partition takes no more writes");
+                lane.fail(&stopped(&error));
+                append.answer_unknown(&error);
+            }
+        }
+    }
+
+    /// Takes out what has become durable, or gives up on all of it.
+    pub(super) fn durable(&mut self, lane: &Lane, durable: Result<Offset, SyncError>) -> Vec<Append> {
+        match durable {
+            Ok(durable) => {
+                let count = self.appends.iter().take_while(|append| append.last <= durable).count();
+                self.appends.drain(..count).collect()
+            }
+            Err(error) => {
+                lane.fail(&stopped(&error));
+                self.appends.drain(..).for_each(|append| append.answer_unknown(&error));
+                Vec::new()
+            }
+        }
+    }
+}
+
+impl Append {
+    /// Applies the records and answers those who wait.
+    pub(super) fn apply(self, lane: &Lane) {
+        let replica = &lane.replica;
+        match replica.view.apply(&self.committed) {
+            Ok(applied) => {
+                debug_assert_eq!(applied.len(), self.waiting.len(), "one answer for each record");
+                replica.visible.send_replace(self.last);
+                for ((reply, admission), applied) in self.waiting.into_iter().zip(applied) {
+                    drop(admission);
+                    reply.send(Ok(applied));
+                }
+            }
+            Err(error) => {
+                tracing::error!(group = %replica.group, %error, "apply failed; the partition takes no more writes");
+                lane.fail(&stopped(&error));
+                self.answer_unknown(&error);
+            }
+        }
+    }
+
+    fn answer_unknown(self, error: &dyn std::fmt::Display) {
+        let unknown = ProposeError::Unknown { reason: error.to_string() };
+        for (reply, admission) in self.waiting {
+            drop(admission);
+            reply.send(Err(unknown.clone()));
+        }
+    }
+}
+
+fn stopped(error: &dyn std::fmt::Display) -> ProposeError {
+    ProposeError::Stopped { reason: error.to_string() }
+}

@@ -1,0 +1,183 @@
+//! Replication to one replica: the next offset, one group commit, apply, answer.
+//!
+//! Each partition is a lane; a few worker threads serve all lanes, each lane always by the same one. A worker
+//! appends what has gathered in a lane without syncing; the log's one fsync thread makes the appends of all lanes
+//! durable together and tells the workers, which apply and answer. Nothing waits for a timer: a batch is what
+//! arrived while the disk was busy.
+
+mod lane;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use crossbeam_channel::{Receiver, Sender};
+use odgm_log::store::SyncError;
+use odgm_log::{GroupId, Offset};
+use parking_lot::Mutex;
+
+use self::lane::{InFlight, Lane};
+use crate::limits::Limits;
+use crate::proposal::{Proposal, ProposeError};
+use crate::replica::Replica;
+use crate::replicator::Replicator;
+
+/// The threads that serve all partitions of a node.
+pub(crate) struct Workers {
+    inboxes: Vec<Sender<Message>>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+enum Message {
+    /// Proposals are waiting.
+    Wake(Arc<Lane>),
+    /// An append has been synced, or never will be.
+    Durable(Arc<Lane>, Result<Offset, SyncError>),
+    /// Say when nothing is queued or in flight.
+    Drain(Arc<Lane>, Sender<()>),
+    /// End the thread.
+    Stop,
+}
+
+impl Workers {
+    /// Starts `count` threads.
+    pub(crate) fn start(count: usize) -> std::io::Result<Arc<Self>> {
+        let mut inboxes = Vec::with_capacity(count);
+        let mut threads = Vec::with_capacity(count);
+        for index in 0..count.max(1) {
+            let (sender, receiver) = crossbeam_channel::unbounded();
+            let worker = Worker { inbox: receiver, outbox: sender.clone(), lanes: HashMap::new() };
+            threads.push(
+                std::thread::Builder::new().name(format!("partitions-{index}")).spawn(move || worker.run())?,
+            );
+            inboxes.push(sender);
+        }
+        Ok(Arc::new(Self { inboxes, threads: Mutex::new(threads) }))
+    }
+
+    /// Ends the threads. Lanes must have been stopped before.
+    pub(crate) fn stop(&self) {
+        for inbox in &self.inboxes {
+            // A thread that has gone needs no telling.
+            drop(inbox.send(Message::Stop));
+        }
+        for thread in std::mem::take(&mut *self.threads.lock()) {
+            if thread.join().is_err() {
+                tracing::error!("a partition worker ended by a panic");
+            }
+        }
+    }
+
+    fn inbox(&self, group: GroupId) -> &Sender<Message> {
+        &self.inboxes[group.0 as usize % self.inboxes.len()]
+    }
+}
+
+/// The replicator of one partition with one replica.
+pub(crate) struct Local {
+    lane: Arc<Lane>,
+    worker: Sender<Message>,
+}
+
+impl Local {
+    pub(crate) fn new(workers: &Workers, replica: Replica, limits: Limits) -> Self {
+        let worker = workers.inbox(replica.group).clone();
+        Self { lane: Lane::new(replica, limits), worker }
+    }
+
+    pub(crate) fn replica(&self) -> &Replica {
+        &self.lane.replica
+    }
+}
+
+impl Replicator for Local {
+    fn propose(&self, proposal: Proposal) {
+        if self.lane.push(proposal) && self.worker.send(Message::Wake(Arc::clone(&self.lane))).is_err() {
+            self.lane.fail(&worker_gone());
+        }
+    }
+
+    fn stop(&self, reason: &str) {
+        self.lane.close(ProposeError::Stopped { reason: reason.to_owned() });
+        let (done, drained) = crossbeam_channel::bounded(1);
+        if self.worker.send(Message::Drain(Arc::clone(&self.lane), done)).is_ok() {
+            // An error says that the worker has gone: nothing is in flight any more.
+            drop(drained.recv());
+        }
+    }
+
+    fn failure(&self) -> Option<ProposeError> {
+        self.lane.closed()
+    }
+}
+
+fn worker_gone() -> ProposeError {
+    ProposeError::Stopped { reason: "its worker thread has ended".to_owned() }
+}
+
+struct Worker {
+    inbox: Receiver<Message>,
+    outbox: Sender<Message>,
+    /// Lanes with something in flight, or waited for.
+    lanes: HashMap<GroupId, Entry>,
+}
+
+#[derive(Default)]
+struct Entry {
+    in_flight: InFlight,
+    drained: Vec<Sender<()>>,
+}
+
+impl Worker {
+    fn run(mut self) {
+        while let Ok(message) = self.inbox.recv() {
+            match message {
+                Message::Wake(lane) => self.pump(&lane),
+                Message::Durable(lane, durable) => self.complete(&lane, durable),
+                Message::Drain(lane, done) => {
+                    self.lanes.entry(lane.replica.group).or_default().drained.push(done);
+                    self.pump(&lane);
+                }
+                Message::Stop => return,
+            }
+        }
+    }
+
+    /// Appends what has gathered; lets the lane sleep if there is nothing.
+    fn pump(&mut self, lane: &Arc<Lane>) {
+        let group = lane.replica.group;
+        loop {
+            self.fill(lane);
+            let entry = self.lanes.entry(group).or_default();
+            if entry.in_flight.may_sleep(lane) {
+                entry.drained.drain(..).for_each(|done| drop(done.send(())));
+                self.lanes.remove(&group);
+                return;
+            }
+            if entry.in_flight.busy() {
+                return;
+            }
+        }
+    }
+
+    /// The next batch is appended before the durable one is applied: the disk works while this thread does.
+    fn complete(&mut self, lane: &Arc<Lane>, durable: Result<Offset, SyncError>) {
+        let entry = self.lanes.entry(lane.replica.group).or_default();
+        let appends = entry.in_flight.durable(lane, durable);
+        self.fill(lane);
+        for append in appends {
+            append.apply(lane);
+        }
+        self.pump(lane);
+    }
+
+    fn fill(&mut self, lane: &Arc<Lane>) {
+        let outbox = self.outbox.clone();
+        let told = Arc::clone(lane);
+        let entry = self.lanes.entry(lane.replica.group).or_default();
+        entry.in_flight.fill(lane, move |durable| {
+            // The worker outlives its lanes' appends: it only ends after they have drained.
+            drop(outbox.send(Message::Durable(Arc::clone(&told), durable)));
+        });
+    }
+}

@@ -1,0 +1,181 @@
+//! Keeping no more of the logs than their collections ask for.
+//!
+//! Trimming is itself a record, so that every replica trims at the same place. The trim point is always the offset
+//! of a kept snapshot, so that the state below it can be had. A round takes three steps, each safe to repeat: take
+//! a snapshot when enough has been written since the newest; propose to trim up to the newest snapshot that the
+//! policy and the cursors' leases allow; delete what is trimmed, after the view is durable beyond it.
+
+use std::sync::Weak;
+use std::time::Duration;
+
+use odgm_log::body::Trimmed;
+use odgm_log::{Body, Cause, Offset, Payload, Timestamp};
+use odgm_projections::{Cursor, RecordSource};
+use tokio_util::sync::CancellationToken;
+
+use crate::definition::Retention;
+use crate::limits::{PRUNE_ROWS, RETENTION_SNAPSHOTS};
+use crate::manager::{Manager, blocking};
+use crate::partition::Partition;
+
+/// Why a round of retention did not end. It is tried again at the next.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    #[error(transparent)]
+    View(#[from] odgm_projections::Error),
+    #[error(transparent)]
+    Log(#[from] odgm_log::store::ReadError),
+    #[error(transparent)]
+    Trim(#[from] odgm_log::store::AppendError),
+    #[error(transparent)]
+    Source(#[from] odgm_projections::SourceError),
+    #[error(transparent)]
+    Propose(#[from] crate::proposal::ProposeError),
+}
+
+/// Looks after every partition once per interval, until the node stops.
+pub(crate) async fn run(manager: Weak<Manager>, interval: Duration, stopping: CancellationToken) {
+    let mut ticks = tokio::time::interval(interval);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = ticks.tick() => {}
+            () = stopping.cancelled() => return,
+        }
+        let Some(manager) = manager.upgrade() else { return };
+        for collection in manager.collections() {
+            let retention = collection.definition().options.retention;
+            for partition in collection.partitions().flatten() {
+                if retention.keeps_all() && partition.view().header().floor <= Offset(1) {
+                    continue;
+                }
+                let round = async {
+                    let looked = {
+                        let partition = partition.clone();
+                        blocking(move || look(&partition, retention, Timestamp::now())).await?
+                    };
+                    if let Some(below) = looked {
+                        let body = Body::Trimmed(Trimmed { below });
+                        partition.propose(Payload { cause: Cause::default(), body }).await?;
+                    }
+                    let partition = partition.clone();
+                    blocking(move || delete_trimmed(&partition)).await
+                };
+                if let Err(error) = round.await {
+                    tracing::warn!(group = %partition.group(), %error, "retention is tried again later");
+                }
+            }
+        }
+    }
+}
+
+/// Takes a snapshot if one is due, and says below which offset the log should be trimmed, if anywhere.
+pub(crate) fn look(
+    partition: &Partition,
+    retention: Retention,
+    now: Timestamp,
+) -> Result<Option<Offset>, Error> {
+    let view = partition.view();
+    if snapshot_due(partition, retention, now)? {
+        let offset = view.snapshot()?;
+        tracing::info!(class = partition.class(), partition = partition.index(), %offset, "took a snapshot");
+    }
+    let wanted = first_wanted(partition, retention, now)?;
+    let below = wanted.min(held_back(&view.cursors()?, partition.head()));
+    let newest = view.snapshots().into_iter().filter(|snapshot| snapshot.next() <= below).max();
+    Ok(newest.map(Offset::next).filter(|below| *below > view.header().floor))
+}
+
+/// The first offset that the policy wants to keep.
+fn first_wanted(partition: &Partition, retention: Retention, now: Timestamp) -> Result<Offset, Error> {
+    let mut first = Offset(1);
+    if let Some(age) = retention.age {
+        let oldest = Timestamp(now.0.saturating_sub(micros(age)));
+        first = first.max(partition.view().offset_at(oldest, &partition.records())?.next());
+    }
+    if let Some(bytes) = retention.bytes {
+        first = first.max(partition.replica().log.first_within(partition.group(), bytes)?);
+    }
+    Ok(first)
+}
+
+/// The first offset that a lease still holds. A consumer that lags further than its lease allows holds nothing
+/// beyond that: it will be told where it can go on.
+fn held_back(cursors: &[Cursor], head: Offset) -> Offset {
+    cursors
+        .iter()
+        .filter(|cursor| cursor.allowed_lag > 0)
+        .map(|cursor| cursor.position.next().max(Offset(head.0.saturating_sub(cursor.allowed_lag).max(1))))
+        .min()
+        .unwrap_or(Offset(u64::MAX))
+}
+
+fn snapshot_due(partition: &Partition, retention: Retention, now: Timestamp) -> Result<bool, Error> {
+    if retention.keeps_all() {
+        return Ok(false);
+    }
+    let records = partition.records();
+    let newest = partition.view().snapshots().into_iter().max().unwrap_or(Offset::ZERO);
+    let since = newest.next().max(records.first());
+    if since > records.last() {
+        return Ok(false);
+    }
+    let old = match retention.age {
+        Some(age) => {
+            let written = records.get(since)?.stamp;
+            now.0.saturating_sub(written.0) >= micros(age / RETENTION_SNAPSHOTS)
+        }
+        None => false,
+    };
+    let large = match retention.bytes {
+        Some(bytes) => {
+            let share = bytes / u64::from(RETENTION_SNAPSHOTS);
+            partition.replica().log.first_within(partition.group(), share)? > since
+        }
+        None => false,
+    };
+    Ok(old || large)
+}
+
+/// Deletes the records below the floor that apply has noted, and what belongs to them.
+pub(crate) fn delete_trimmed(partition: &Partition) -> Result<(), Error> {
+    let view = partition.view();
+    let floor = view.header().floor;
+    if partition.bounds().first >= floor {
+        return Ok(());
+    }
+    // The log below may only go when the view no longer needs it after a crash.
+    if view.flush()? < floor {
+        return Ok(());
+    }
+    partition.replica().log.trim(partition.group(), floor)?;
+    view.drop_snapshots_below(floor.previous())?;
+    while view.prune(PRUNE_ROWS)? == PRUNE_ROWS {}
+    tracing::info!(class = partition.class(), partition = partition.index(), %floor, "trimmed the log");
+    Ok(())
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use odgm_projections::Moment;
+
+    use super::*;
+
+    fn cursor(position: u64, allowed_lag: u64) -> Cursor {
+        Cursor { name: "c".into(), position: Offset(position), allowed_lag, moved: Moment::default() }
+    }
+
+    #[test]
+    fn a_lease_holds_back_at_most_its_lag() {
+        let head = Offset(1_000);
+        assert_eq!(held_back(&[], head), Offset(u64::MAX), "nobody holds");
+        assert_eq!(held_back(&[cursor(10, 0)], head), Offset(u64::MAX), "a cursor without lease holds nothing");
+        assert_eq!(held_back(&[cursor(900, 500)], head), Offset(901), "within its lag: all it has not seen");
+        assert_eq!(held_back(&[cursor(10, 500)], head), Offset(500), "beyond its lag the lease breaks");
+        assert_eq!(held_back(&[cursor(900, 500), cursor(10, 200)], head), Offset(800), "the furthest back counts");
+    }
+}

@@ -1,0 +1,65 @@
+//! What all views of a node share.
+
+use rocksdb::{Cache, WriteBufferManager};
+
+/// How much memory all views of a node may use together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Budget {
+    /// Bytes for blocks read from disk, and for the indexes and filters of the files.
+    pub block_cache_bytes: usize,
+    /// Bytes for rows not yet on disk. A view that would exceed it writes its rows out.
+    pub write_buffer_bytes: usize,
+}
+
+impl Default for Budget {
+    /// 128 MiB of blocks and 64 MiB of unwritten rows.
+    fn default() -> Self {
+        Self { block_cache_bytes: 128 << 20, write_buffer_bytes: 64 << 20 }
+    }
+}
+
+/// The memory that the RocksDB views of a node share. Cheap to clone; the memory engine does not use it.
+#[derive(Clone)]
+pub struct Resources {
+    pub(super) budget: Budget,
+    pub(super) cache: Cache,
+    pub(super) write_buffers: WriteBufferManager,
+}
+
+impl Resources {
+    /// Resources within a budget. Make one per node.
+    #[must_use]
+    pub fn new(budget: Budget) -> Self {
+        Self {
+            budget,
+            // Entry size 0: the cache finds out; it has no lock on its read path, which an LRU cache has.
+            cache: Cache::new_hyper_clock_cache(budget.block_cache_bytes, 0),
+            // Writers are never stalled for memory: the view that is over writes out, and its worker goes on.
+            write_buffers: WriteBufferManager::new_write_buffer_manager(budget.write_buffer_bytes, false),
+        }
+    }
+
+    /// Bytes of rows that are not on disk yet, over all views.
+    #[must_use]
+    pub fn write_buffer_usage(&self) -> usize {
+        self.write_buffers.get_usage()
+    }
+
+    /// Bytes of cached blocks, over all views.
+    #[must_use]
+    pub fn block_cache_usage(&self) -> usize {
+        self.cache.get_usage()
+    }
+}
+
+impl Default for Resources {
+    fn default() -> Self {
+        Self::new(Budget::default())
+    }
+}
+
+impl std::fmt::Debug for Resources {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Resources").field("budget", &self.budget).finish_non_exhaustive()
+    }
+}

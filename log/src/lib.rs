@@ -7,6 +7,7 @@ pub mod chain;
 pub mod envelope;
 mod ids;
 mod record;
+pub mod store;
 
 pub use body::{Body, BodyType, Cause, Payload};
 pub use ids::{GroupId, Hash, NodeId, Offset, Term, Timestamp};

@@ -1,0 +1,125 @@
+//! The write path.
+
+use std::sync::Arc;
+
+use super::error::AppendError;
+use super::group::{Group, Writer};
+use super::keys::{Link, Row};
+use super::options::MAX_APPEND_BYTES;
+use super::sync::{Mark, OnDurable, Waiting};
+use super::{LogStore, Store};
+use crate::chain::{self, CHECKPOINT_INTERVAL};
+use crate::envelope::{ENVELOPE_HEADER, STORED_HEADER, encode_stored};
+use crate::ids::GroupId;
+use crate::record::{MAX_PAYLOAD_BYTES, Record};
+
+/// What RocksDB adds to a record in a batch: tag, table and lengths, and the key.
+const ROW_OVERHEAD: usize = 24;
+
+/// Head, checkpoints and the batch's own header.
+const BATCH_OVERHEAD: usize = 256;
+
+/// The scratch buffer is given back if a record made it larger than this, in bytes.
+const SCRATCH_KEPT: usize = 1 << 20;
+
+impl LogStore {
+    /// Appends records to a group's log, creating it if it does not exist. They can be read when this returns;
+    /// `on_durable` is called from the sync thread once they are durable, in the order of the appends. Without
+    /// records it is a barrier: the callback follows all that was written before. Callers bound how much they have
+    /// under way.
+    ///
+    /// # Errors
+    /// Any [`AppendError`]; then `on_durable` is dropped without a call. Nothing was written, except that after
+    /// [`AppendError::Failed`] it is unknown.
+    pub fn append(
+        &self,
+        group: GroupId,
+        records: &[Record],
+        on_durable: OnDurable,
+    ) -> Result<(), AppendError> {
+        let group = self.find_or_create(group);
+        let store = &*self.store;
+        let mut writer = group.writer.lock();
+        store.syncer.check_running().map_err(AppendError::Stopped)?;
+        if writer.removed {
+            return Err(AppendError::Removed { group: group.id });
+        }
+        let before = group.state.read().head;
+        let bytes = check(group.id, before, records)?;
+        let mut mark = None;
+        if !records.is_empty() {
+            let head = store.write(&group, &mut writer, before, records, bytes)?;
+            store.cache.publish(&group, records, head);
+            store.syncer.counters.count_append(records.len(), bytes);
+            mark = Some(Mark { epoch: group.epoch(), last: head.offset, group: group.clone() });
+        }
+        // Queued before the next writer's turn, so that callbacks keep the order of the records.
+        store.syncer.enqueue(Waiting { mark, callback: on_durable });
+        Ok(())
+    }
+
+    pub(super) fn find_or_create(&self, id: GroupId) -> Arc<Group> {
+        self.find(id).unwrap_or_else(|| {
+            let mut groups = self.store.groups.write();
+            groups
+                .entry(id)
+                .or_insert_with(|| Arc::new(Group::new(id, Link::default(), Link::default())))
+                .clone()
+        })
+    }
+}
+
+impl Store {
+    fn write(
+        &self,
+        group: &Group,
+        writer: &mut Writer,
+        before: Link,
+        records: &[Record],
+        bytes: usize,
+    ) -> Result<Link, AppendError> {
+        let per_record = STORED_HEADER + ENVELOPE_HEADER + ROW_OVERHEAD;
+        let mut batch = self.syncer.tables.batch(bytes + records.len() * per_record + BATCH_OVERHEAD);
+        let mut head = before;
+        for record in records {
+            head = Link { offset: record.offset, chain: chain::link(head.chain, record) };
+            writer.scratch.clear();
+            encode_stored(group.id, record, &mut writer.scratch);
+            batch.put_record(group.id, record.offset, &writer.scratch);
+            if head.offset.0.is_multiple_of(CHECKPOINT_INTERVAL) {
+                batch.put_link(group.id, Row::Checkpoint(head.offset), head);
+            }
+        }
+        batch.put_link(group.id, Row::Head, head);
+        writer.scratch.shrink_to(SCRATCH_KEPT);
+        fail::fail_point!("log-before-append", |reason| Err(AppendError::Failed(
+            self.syncer.fail(reason.unwrap_or_default())
+        )));
+        self.syncer.tables.write(batch).map_err(|error| {
+            let reason = format!("writing group {} from offset {}: {error}", group.id, before.offset.next());
+            AppendError::Failed(self.syncer.fail(reason))
+        })?;
+        Ok(head)
+    }
+}
+
+/// Checks offsets and sizes; returns the size of all payloads.
+fn check(group: GroupId, head: Link, records: &[Record]) -> Result<usize, AppendError> {
+    let mut expected = head.offset;
+    let mut bytes = 0;
+    for record in records {
+        expected = expected.next();
+        if record.offset != expected {
+            return Err(AppendError::NotContiguous { group, expected, found: record.offset });
+        }
+        let size = record.payload.len();
+        if size > MAX_PAYLOAD_BYTES {
+            return Err(AppendError::RecordTooLarge { group, offset: record.offset, bytes: size });
+        }
+        bytes += size;
+    }
+    if bytes > MAX_APPEND_BYTES {
+        return Err(AppendError::BatchTooLarge { group, bytes });
+    }
+    Ok(bytes)
+}

@@ -1,0 +1,106 @@
+//! Reading records and the chain.
+
+use super::LogStore;
+use super::error::ReadError;
+use super::group::{Group, State};
+use super::keys::Link;
+use super::options::ReadLimit;
+use super::tables::{Cursor, Scan};
+use crate::chain;
+use crate::ids::{GroupId, Hash, Offset};
+use crate::record::Record;
+
+impl LogStore {
+    /// Records from an offset on, as many as `limit` allows but at least one if there is one; none above the last
+    /// record. Records need not be durable yet ([`bounds`](Self::bounds) tells).
+    ///
+    /// # Errors
+    /// [`ReadError::BelowFloor`] if the first of them was trimmed, [`ReadError::Corrupt`] if one cannot be trusted.
+    pub fn read(&self, group: GroupId, from: Offset, limit: ReadLimit) -> Result<Vec<Record>, ReadError> {
+        let Some(group) = self.find(group) else { return Ok(Vec::new()) };
+        let from = from.max(Offset(1));
+        let (mut cursor, last) = {
+            let state = group.state.read();
+            check_floor(&group, &state, from)?;
+            if from > state.head.offset {
+                return Ok(Vec::new());
+            }
+            let cached = state.cached(from, limit);
+            self.store.syncer.counters.count_read(cached.is_some());
+            if let Some(records) = cached {
+                return Ok(records);
+            }
+            // Records are deleted only after readers were told, so all that the state shows is under the cursor.
+            (self.store.syncer.tables.cursor(group.id, from, Scan::Part), state.head.offset)
+        };
+        collect(&mut cursor, from, last, limit)
+    }
+
+    /// The chain over all records up to and including an offset.
+    ///
+    /// # Errors
+    /// [`ReadError::BelowFloor`] below the last record that was trimmed, [`ReadError::AboveHead`] above the last one,
+    /// [`ReadError::Corrupt`] if a record on the way cannot be trusted.
+    pub fn chain_at(&self, group: GroupId, offset: Offset) -> Result<Hash, ReadError> {
+        match self.find(group) {
+            Some(group) => Ok(self.link_at(&group, offset)?.chain),
+            None if offset == Offset::ZERO => Ok(Hash::ZERO),
+            None => Err(ReadError::AboveHead { group, requested: offset, last: Offset::ZERO }),
+        }
+    }
+
+    pub(super) fn link_at(&self, group: &Group, offset: Offset) -> Result<Link, ReadError> {
+        let tables = &self.store.syncer.tables;
+        let (mut link, mut cursor) = {
+            let state = group.state.read();
+            if offset == state.head.offset {
+                return Ok(state.head);
+            }
+            if offset == state.floor.offset {
+                return Ok(state.floor);
+            }
+            check_floor(group, &state, offset)?;
+            let last = state.head.offset;
+            if offset > last {
+                return Err(ReadError::AboveHead { group: group.id, requested: offset, last });
+            }
+            let checkpoint = tables.checkpoint(group.id, offset)?;
+            let nearest = checkpoint.filter(|link| link.offset > state.floor.offset).unwrap_or(state.floor);
+            (nearest, tables.cursor(group.id, nearest.offset.next(), Scan::Part))
+        };
+        while link.offset < offset {
+            let record = cursor.next()?;
+            link = Link { offset: record.offset, chain: chain::link(link.chain, &record) };
+        }
+        Ok(link)
+    }
+}
+
+pub(super) fn check_floor(group: &Group, state: &State, requested: Offset) -> Result<(), ReadError> {
+    let first = state.floor.offset.next();
+    if requested < first {
+        return Err(ReadError::BelowFloor { group: group.id, requested, first });
+    }
+    Ok(())
+}
+
+fn collect(
+    cursor: &mut Cursor<'_>,
+    from: Offset,
+    last: Offset,
+    limit: ReadLimit,
+) -> Result<Vec<Record>, ReadError> {
+    let mut records = Vec::new();
+    let mut bytes = 0;
+    let mut next = from;
+    while next <= last {
+        let record = cursor.next()?;
+        if !limit.allows(records.len(), bytes, record.payload.len()) {
+            break;
+        }
+        bytes += record.payload.len();
+        records.push(record);
+        next = next.next();
+    }
+    Ok(records)
+}

@@ -1,0 +1,83 @@
+//! Free space of the file system that holds the log.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+/// The file system is asked at most this often.
+pub(super) const REFRESH: Duration = Duration::from_millis(500);
+
+/// Free space, as it was at most half a second before the last sync.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Space {
+    /// Bytes that this process may still write.
+    pub free: u64,
+    /// Bytes below which new writes should be refused.
+    pub reserve: u64,
+}
+
+impl Space {
+    /// Whether new writes should be refused, so that reads, outcomes and trims can go on.
+    pub fn is_low(&self) -> bool {
+        self.free < self.reserve
+    }
+}
+
+/// Asks the file system now and then, and answers from memory.
+pub(super) struct SpaceWatch {
+    dir: PathBuf,
+    reserve: u64,
+    free: AtomicU64,
+    low: AtomicBool,
+    asked: Mutex<Instant>,
+}
+
+impl SpaceWatch {
+    pub(super) fn new(dir: &Path, reserve: u64) -> Self {
+        let watch = Self {
+            dir: dir.to_owned(),
+            reserve,
+            free: AtomicU64::new(u64::MAX),
+            low: AtomicBool::new(false),
+            asked: Mutex::new(Instant::now()),
+        };
+        watch.ask();
+        watch
+    }
+
+    pub(super) fn get(&self) -> Space {
+        Space { free: self.free.load(Ordering::Relaxed), reserve: self.reserve }
+    }
+
+    pub(super) fn is_low(&self) -> bool {
+        self.low.load(Ordering::Relaxed)
+    }
+
+    /// Asks the file system, unless that was done a moment ago.
+    pub(super) fn refresh(&self) {
+        let mut asked = self.asked.lock();
+        if asked.elapsed() >= REFRESH {
+            *asked = Instant::now();
+            drop(asked);
+            self.ask();
+        }
+    }
+
+    fn ask(&self) {
+        match rustix::fs::statvfs(&self.dir) {
+            Ok(stat) => {
+                let space =
+                    Space { free: stat.f_bavail.saturating_mul(stat.f_frsize), reserve: self.reserve };
+                self.free.store(space.free, Ordering::Relaxed);
+                if self.low.swap(space.is_low(), Ordering::Relaxed) != space.is_low() {
+                    tracing::warn!(dir = %self.dir.display(), free = space.free, reserve = space.reserve,
+                        low = space.is_low(), "free space crossed the reserve");
+                }
+            }
+            // The last answer stands: not knowing is no reason to refuse writes.
+            Err(error) => tracing::warn!(dir = %self.dir.display(), %error, "free space is unknown"),
+        }
+    }
+}

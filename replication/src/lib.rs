@@ -16,6 +16,7 @@ mod replica;
 mod replicator;
 mod retention;
 mod source;
+mod stopped;
 pub mod stream;
 
 pub use administration::CatalogueError;
@@ -30,4 +31,5 @@ pub use partition::Partition;
 pub use proposal::{Answer, ProposeError};
 pub use replica::{ReplicaError, catch_up};
 pub use source::Records;
+pub use stopped::{Stored, StoppedError, StoppedNode};
 pub use stream::{Event, EventBatch, EventReader, StartPoint, StreamError};

@@ -1,0 +1,305 @@
+//! Stories of one node's partitions, through the crate's public interface, on real files.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use odgm_log::body::{CursorMoved, Delete, SetValues, Value};
+use odgm_log::{Body, Cause, Offset, Payload};
+use odgm_projections::{ChangeKind, Outcome, RecordSource};
+use odgm_proto::oprc::CreateCollectionRequest;
+use odgm_replication::{
+    CatalogueError, Definition, EventReader, LookupError, Manager, Options, Partition, ProposeError, StartPoint,
+    StreamError,
+};
+
+fn definition(name: &str, partitions: i32, options: &[(&str, &str)]) -> Definition {
+    Definition::from_wire(CreateCollectionRequest {
+        name: name.into(),
+        partition_count: partitions,
+        options: options.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
+        ..Default::default()
+    })
+    .expect("a valid definition")
+}
+
+fn put(object: &str, key: &str, value: &str) -> Payload {
+    let body = Body::SetValues(SetValues {
+        object: object.into(),
+        puts: vec![(key.into(), Value::bytes(value.to_owned()))],
+        deletes: Vec::new(),
+        expected_version: None,
+    });
+    Payload { cause: Cause::default(), body }
+}
+
+async fn start(dir: &Path) -> Arc<Manager> {
+    let manager = Manager::open(Options::new(dir)).await.expect("the node starts");
+    manager.ready().await;
+    manager
+}
+
+async fn collection(manager: &Arc<Manager>, name: &str, options: &[(&str, &str)]) -> Arc<Partition> {
+    manager.create_collection(definition(name, 1, options)).await.expect("created");
+    manager.partition(name, 0).expect("in service")
+}
+
+async fn write(partition: &Partition, payload: Payload) -> Offset {
+    partition.propose(payload).await.expect("written").offset
+}
+
+fn dump(partition: &Partition) -> String {
+    let mut text = Vec::new();
+    partition.view().dump(&mut text).expect("a dump");
+    String::from_utf8(text).expect("text")
+}
+
+fn events(reader: &mut EventReader) -> Vec<(u64, ChangeKind, String)> {
+    let batch = reader.read().expect("readable");
+    batch.events.into_iter().map(|e| (e.change.offset.0, e.change.kind, e.change.object)).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restarted_node_has_all_that_was_acknowledged() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let manager = start(dir.path()).await;
+    for engine in ["rocksdb", "memory"] {
+        let partition = collection(&manager, engine, &[("storage", engine)]).await;
+        for n in 0..200 {
+            write(&partition, put(&format!("object-{}", n % 7), "n", &n.to_string())).await;
+        }
+    }
+    let before: Vec<_> = ["rocksdb", "memory"].map(|name| dump(&manager.partition(name, 0).expect("there"))).into();
+    manager.shutdown().await;
+    drop(manager);
+
+    let manager = start(dir.path()).await;
+    let after: Vec<_> = ["rocksdb", "memory"].map(|name| dump(&manager.partition(name, 0).expect("there"))).into();
+    assert_eq!(before, after);
+
+    // The view is only a projection: without it the log gives the same bytes.
+    let group = manager.partition("rocksdb", 0).expect("there").group();
+    manager.shutdown().await;
+    drop(manager);
+    std::fs::remove_dir_all(dir.path().join("views").join(group.to_string())).expect("removed");
+    let manager = start(dir.path()).await;
+    assert_eq!(before[0], dump(&manager.partition("rocksdb", 0).expect("there")));
+    manager.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn concurrent_writers_share_offsets_without_gaps_and_fsyncs_without_waiting() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let manager = start(dir.path()).await;
+    let partition = collection(&manager, "c", &[]).await;
+    let first = partition.head().0 + 1;
+    let before = manager.log_stats().fsyncs;
+    let writers = (0..32).map(|writer| {
+        let partition = Arc::clone(&partition);
+        tokio::spawn(async move {
+            let mut offsets = Vec::new();
+            for n in 0..50 {
+                offsets.push(write(&partition, put(&format!("w{writer}"), "n", &n.to_string())).await.0);
+            }
+            assert!(offsets.is_sorted(), "a writer's records are in the order of its writes");
+            offsets
+        })
+    });
+    let mut offsets = Vec::new();
+    for writer in writers.collect::<Vec<_>>() {
+        offsets.extend(writer.await.expect("no panic"));
+    }
+    offsets.sort_unstable();
+    assert_eq!(offsets, (first..first + 1_600).collect::<Vec<_>>());
+    let fsyncs = manager.log_stats().fsyncs - before;
+    assert!(fsyncs < 1_600, "{fsyncs} fsyncs for 1600 writes of 32 writers: nothing was shared");
+    manager.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_writers_that_expect_the_same_version_one_wins() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let manager = start(dir.path()).await;
+    let partition = collection(&manager, "c", &[]).await;
+    let contenders = (0..16).map(|n| {
+        let partition = Arc::clone(&partition);
+        tokio::spawn(async move {
+            let mut payload = put("o", "winner", &n.to_string());
+            if let Body::SetValues(body) = &mut payload.body {
+                body.expected_version = Some(0);
+            }
+            partition.propose(payload).await.expect("recorded").outcome
+        })
+    });
+    let mut won = 0;
+    for contender in contenders.collect::<Vec<_>>() {
+        match contender.await.expect("no panic") {
+            Outcome::Changed { version: 1 } => won += 1,
+            Outcome::VersionMismatch { expected: 0, current: 1 } => {}
+            other => panic!("unexpected {other:?}"),
+        }
+    }
+    assert_eq!(won, 1);
+    manager.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn collections_come_and_go_and_the_bootstrapped_do_not_come_back() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let manager = start(dir.path()).await;
+    manager.bootstrap(vec![definition("a", 2, &[]), definition("b", 1, &[])]).await.expect("created");
+    manager.ready().await;
+    let groups: Vec<_> = manager.collection("a").expect("there").groups().collect();
+    write(&*manager.partition("a", 1).expect("there"), put("o", "k", "v")).await;
+
+    let again = manager.create_collection(definition("a", 2, &[])).await;
+    assert!(matches!(again, Err(CatalogueError::AlreadyExists(_))));
+    let reader = EventReader::open(manager.partition("a", 1).expect("there"), StartPoint::Latest);
+    let mut reader = reader.expect("opened");
+    manager.delete_collection("a").await.expect("deleted");
+    assert!(matches!(reader.ready().await, Err(StreamError::Closed)), "streams of a deleted collection end");
+    assert!(matches!(manager.partition("a", 0), Err(LookupError::NoCollection { .. })));
+    assert!(matches!(manager.delete_collection("a").await, Err(CatalogueError::NotFound(_))));
+    for group in &groups {
+        assert!(!dir.path().join("views").join(group.to_string()).exists(), "its views are removed");
+        assert!(!manager.log().groups().contains(group), "its logs are removed");
+    }
+    manager.shutdown().await;
+    drop(manager);
+
+    let manager = start(dir.path()).await;
+    manager.bootstrap(vec![definition("a", 2, &[]), definition("b", 3, &[])]).await.expect("nothing to do");
+    assert!(manager.collection("a").is_none(), "a deleted collection does not come back");
+    assert_eq!(manager.collection("b").expect("there").partition_count(), 1, "a differing definition is ignored");
+
+    manager.create_collection(definition("a", 1, &[])).await.expect("an explicit creation is another matter");
+    let partition = manager.partition("a", 0).expect("there");
+    assert!(!groups.contains(&partition.group()), "groups are never reused");
+    assert_eq!(partition.head(), Offset(2), "it begins with its rules and nothing else");
+    manager.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn streams_begin_anywhere_and_miss_nothing() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let manager = start(dir.path()).await;
+    let partition = collection(&manager, "c", &[]).await;
+    let created = write(&partition, put("o", "k", "1")).await.0;
+    let updated = write(&partition, put("o", "k", "2")).await.0;
+    let absent = Payload { cause: Cause::default(), body: Body::Delete(Delete { object: "ghost".into() }) };
+    let nothing = write(&partition, absent).await.0;
+
+    let open = |start| EventReader::open(Arc::clone(&partition), start);
+    let mut earliest = open(StartPoint::Earliest).expect("opened");
+    let o = || "o".to_owned();
+    let all = vec![(created, ChangeKind::Created, o()), (updated, ChangeKind::Updated, o())];
+    assert_eq!(events(&mut earliest), all, "the rules and what changed nothing are no events");
+    assert_eq!(earliest.progress().0, nothing, "but they are progress");
+
+    let mut from_offset = open(StartPoint::Offset(Offset(updated))).expect("opened");
+    assert_eq!(events(&mut from_offset), all[1..]);
+    let second = partition.view().change("o", Offset(updated)).expect("readable").expect("a change");
+    let mut from_time = open(StartPoint::Time(second.time)).expect("opened");
+    assert_eq!(events(&mut from_time).last(), all.last());
+    assert!(matches!(open(StartPoint::After(Offset(99))), Err(StreamError::Ahead { .. })));
+
+    let mut latest = open(StartPoint::Latest).expect("opened");
+    assert_eq!(events(&mut latest), vec![]);
+    let news = tokio::spawn(async move {
+        latest.ready().await.expect("open");
+        events(&mut latest)
+    });
+    let fresh = write(&partition, put("p", "k", "3")).await.0;
+    assert_eq!(news.await.expect("no panic"), vec![(fresh, ChangeKind::Created, "p".to_owned())]);
+    manager.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_retention_trims_behind_a_snapshot_and_says_so() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let mut options = Options::new(dir.path());
+    options.retention_interval = Duration::from_millis(20);
+    let manager = Manager::open(options).await.expect("the node starts");
+    let partition = collection(&manager, "c", &[("retention", "16KiB")]).await;
+    let lease = CursorMoved { name: "slow".into(), position: Some(Offset(2)), allowed_lag: 100_000 };
+    write(&partition, Payload { cause: Cause::default(), body: Body::CursorMoved(lease.clone()) }).await;
+    // Some 60 records of 1 KiB are worth keeping 16 of; the trim waits for the lease.
+    for n in 0..4_096 {
+        write(&partition, put(&format!("o{}", n % 10), "k", &format!("{n:01024}"))).await;
+    }
+    assert_eq!(partition.bounds().first, Offset(1), "the lease holds everything back");
+    let released = CursorMoved { position: None, ..lease };
+    write(&partition, Payload { cause: Cause::default(), body: Body::CursorMoved(released) }).await;
+    let before = dump_state(&partition);
+
+    let trimmed = tokio::time::timeout(Duration::from_secs(30), async {
+        while partition.bounds().first == Offset(1) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        partition.bounds().first
+    });
+    let first = trimmed.await.expect("the retention takes effect");
+    assert_eq!(dump_state(&partition), before, "trimming changes no object");
+    let below = EventReader::open(Arc::clone(&partition), StartPoint::Offset(Offset(1)));
+    assert!(matches!(below, Err(StreamError::BelowFloor { first: f, .. }) if f == partition.bounds().first));
+    assert_eq!(partition.records().first(), first);
+    manager.shutdown().await;
+    drop(manager);
+
+    let manager = start(dir.path()).await;
+    let partition = manager.partition("c", 0).expect("in service");
+    assert_eq!(dump_state(&partition), before);
+    // Without its view the state below the floor comes from the snapshot.
+    let group = partition.group().to_string();
+    drop(partition);
+    manager.shutdown().await;
+    drop(manager);
+    std::fs::remove_dir_all(dir.path().join("views").join(group)).expect("removed");
+    let manager = start(dir.path()).await;
+    assert_eq!(dump_state(&manager.partition("c", 0).expect("in service")), before);
+    manager.shutdown().await;
+}
+
+/// The objects and their entries, without what trimming is allowed to change.
+fn dump_state(partition: &Partition) -> Vec<(String, u64, Vec<(String, Value)>)> {
+    let summaries = partition.view().list_objects("", None, 1_000).expect("listed");
+    let object = |id: &str| partition.view().object(id).expect("readable").expect("there");
+    summaries.iter().map(|s| object(&s.id)).map(|o| (o.id, o.version, o.entries)).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn too_much_in_flight_is_refused_and_nothing_of_it_is_written() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let mut options = Options::new(dir.path());
+    options.limits.in_flight_bytes = 10_000;
+    let manager = Manager::open(options).await.expect("the node starts");
+    let partition = collection(&manager, "c", &[]).await;
+    let (sender, mut answers) = tokio::sync::mpsc::unbounded_channel();
+    for n in 0..1_000 {
+        let sender = sender.clone();
+        partition.submit(put(&format!("o{n}"), "k", &"x".repeat(1_000)), move |answer| {
+            let _ = sender.send((n, answer));
+        });
+    }
+    drop(sender);
+    let (mut written, mut refused) = (0, 0);
+    while let Some((n, answer)) = answers.recv().await {
+        let there = partition.view().object(&format!("o{n}")).expect("readable").is_some();
+        match answer {
+            Ok(_) => {
+                assert!(there);
+                written += 1;
+            }
+            Err(error) => {
+                assert!(matches!(error, ProposeError::Overloaded { .. }) && error.not_applied(), "{error}");
+                assert!(!there);
+                refused += 1;
+            }
+        }
+    }
+    assert!(written > 0 && refused > 0, "{written} written, {refused} refused");
+    assert_eq!(partition.in_flight(), 0);
+    manager.shutdown().await;
+    let late = partition.propose(put("o", "k", "v")).await;
+    assert!(matches!(late, Err(ProposeError::Stopped { .. })), "a closed partition says so: {late:?}");
+}

@@ -1,1 +1,14 @@
 //! gRPC services, configuration, the node, and the odgm binary.
+
+pub mod config;
+mod convert;
+mod cursor;
+pub mod identity;
+pub mod logging;
+pub mod node;
+mod request;
+mod server;
+mod services;
+pub mod status;
+
+pub use node::{Node, NodeError, serve};

@@ -1,0 +1,291 @@
+//! Every setting: name, default, meaning, and how its value is read.
+
+use std::net::IpAddr;
+
+use super::Config;
+use super::parse::{self, Expected};
+
+/// One environment variable.
+#[derive(Debug)]
+pub struct Setting {
+    /// The variable's name.
+    pub name: &'static str,
+    /// What holds when it is unset or empty; empty where there is no default.
+    pub default: &'static str,
+    /// What it is for.
+    pub meaning: &'static str,
+    /// Whether this build acts on it.
+    pub effect: Effect,
+    /// Checks the value and keeps it.
+    pub(super) read: fn(&mut Config, &str) -> Result<(), Expected>,
+}
+
+/// Whether this build acts on a setting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// It does.
+    Now,
+    /// It is checked and has no effect until this part of the system arrives.
+    With(&'static str),
+    /// It is taken from existing deployments and has no effect; this says why.
+    None(&'static str),
+}
+
+/// Clusters of nodes.
+const CLUSTER: Effect = Effect::With("clusters");
+/// Calls of functions.
+const FUNCTIONS: Effect = Effect::With("functions and triggers");
+/// Export of traces and metrics.
+const TELEMETRY: Effect = Effect::With("export of traces and metrics");
+/// Settings of the first implementation's event queues.
+const NO_QUEUE: Effect = Effect::None("events are read from the log, so no queue is there to bound");
+/// Features of the first implementation that could be turned off.
+const ALWAYS: Effect = Effect::None("always on");
+
+const MIB: u64 = 1 << 20;
+const GIB: u64 = 1 << 30;
+
+const fn now(
+    name: &'static str,
+    default: &'static str,
+    meaning: &'static str,
+    read: fn(&mut Config, &str) -> Result<(), Expected>,
+) -> Setting {
+    Setting { name, default, meaning, effect: Effect::Now, read }
+}
+
+/// A setting that is checked, so that a slip is noticed, and then not kept.
+const fn checked(
+    name: &'static str,
+    default: &'static str,
+    meaning: &'static str,
+    effect: Effect,
+    read: fn(&mut Config, &str) -> Result<(), Expected>,
+) -> Setting {
+    Setting { name, default, meaning, effect, read }
+}
+
+fn text(_: &mut Config, _: &str) -> Result<(), Expected> {
+    Ok(())
+}
+
+fn boolean(_: &mut Config, value: &str) -> Result<(), Expected> {
+    parse::boolean(value).map(drop)
+}
+
+fn count(_: &mut Config, value: &str) -> Result<(), Expected> {
+    parse::number(value, 0..=u64::MAX).map(drop)
+}
+
+fn millis(_: &mut Config, value: &str) -> Result<(), Expected> {
+    parse::millis(value).map(drop)
+}
+
+/// In the order in which they are read and listed.
+pub(super) const SETTINGS: &[Setting] = &[
+    // The node.
+    now("ODGM_DATA_DIR", "./data", "folder of everything durable; made if missing", |c, v| {
+        c.store.data_dir = v.into();
+        Ok(())
+    }),
+    now("ODGM_NODE_ID", "", "number or name of this node; unset: random, kept in the data directory", |c, v| {
+        c.store.node = Some(parse::node(v)?);
+        Ok(())
+    }),
+    now("ODGM_COLLECTION", "", "JSON array of collections to create when their names are first seen", |c, v| {
+        c.collections = parse::collections(v)?;
+        Ok(())
+    }),
+    // The server.
+    now("ODGM_HTTP_HOST", "0.0.0.0", "IP address to listen on", |c, v| {
+        c.host = parse::any::<IpAddr>(v, "an IP address, as in 127.0.0.1")?;
+        Ok(())
+    }),
+    now("ODGM_HTTP_PORT", "8080", "port of gRPC; 0: any free one", |c, v| {
+        c.port = parse::number(v, 0..=u16::MAX)?;
+        Ok(())
+    }),
+    now("ODGM_PORT_FILE", "", "file to write the port to once the node listens", |c, v| {
+        c.port_file = Some(v.into());
+        Ok(())
+    }),
+    now("ODGM_REFLECTION_ENABLED", "false", "serve gRPC reflection, v1 and v1alpha", |c, v| {
+        c.reflection = parse::boolean(v)?;
+        Ok(())
+    }),
+    now("ODGM_SHUTDOWN_GRACE_MS", "10000", "how long a stopping node waits for requests under way, ms", |c, v| {
+        c.shutdown_grace = parse::millis(v)?;
+        Ok(())
+    }),
+    // Log lines.
+    now("RUST_LOG", "info", "log directives, as in info or odgm_api=debug,warn", |c, v| {
+        c.logging.filter = parse::log_filter(v)?;
+        Ok(())
+    }),
+    now("ODGM_LOG", "", "log directives; wins over RUST_LOG", |c, v| {
+        c.logging.filter = parse::log_filter(v)?;
+        Ok(())
+    }),
+    now("LOG_FORMAT", "text", "log lines as text or json", |c, v| {
+        c.logging.format = parse::log_format(v)?;
+        Ok(())
+    }),
+    now("ODGM_LOG_FORMAT", "", "log lines as text or json; wins over LOG_FORMAT", |c, v| {
+        c.logging.format = parse::log_format(v)?;
+        Ok(())
+    }),
+    // Limits of requests.
+    now("ODGM_MAX_REQUEST_BYTES", "4MiB", "largest request message", |c, v| {
+        c.limits.request_bytes = parse::bytes(v, 1024..=48 * MIB)?;
+        Ok(())
+    }),
+    now("ODGM_MAX_ENTRIES_PER_REQUEST", "16384", "entries that one request puts or deletes", |c, v| {
+        c.limits.request_entries = parse::number(v, 1..=1_000_000)?;
+        Ok(())
+    }),
+    now("ODGM_MAX_STRING_ID_LEN", "160", "longest object id or entry key, in bytes", |c, v| {
+        c.limits.id_bytes = parse::number(v, 1..=1024)?;
+        Ok(())
+    }),
+    now("ODGM_MAX_CONCURRENT_REQUESTS", "1024", "requests under way in one connection; more wait", |c, v| {
+        c.limits.connection_requests = parse::number(v, 1..=1_000_000)?;
+        Ok(())
+    }),
+    now("ODGM_MAX_INFLIGHT_WRITES", "16384", "writes under way in one partition; more are refused", |c, v| {
+        c.store.limits.in_flight_proposals = parse::number(v, 1..=1_000_000)?;
+        Ok(())
+    }),
+    now("ODGM_MAX_INFLIGHT_BYTES", "64MiB", "bytes of writes under way in one partition; more are refused", |c, v| {
+        c.store.limits.in_flight_bytes = parse::bytes(v, MIB..=4 * GIB)?;
+        Ok(())
+    }),
+    now("ODGM_WRITE_STREAM_WINDOW", "256", "unacknowledged writes of one write stream; more wait", |c, v| {
+        c.limits.write_stream_window = parse::number(v, 1..=65_536)?;
+        Ok(())
+    }),
+    now("ODGM_MAX_SUBSCRIPTIONS", "1024", "subscriptions of this node; more are refused", |c, v| {
+        c.limits.subscriptions = parse::number(v, 0..=1_000_000)?;
+        Ok(())
+    }),
+    now("ODGM_MAX_PARTITIONS", "1024", "partitions of this node, all collections together", |c, v| {
+        c.store.limits.partitions = parse::number(v, 1..=65_536)?;
+        Ok(())
+    }),
+    // Rules of new partitions; kept in the partition's log from its creation on.
+    now("ODGM_MAX_CRDT_BYTES", "1MiB", "new partitions: largest merged CRDT document", |c, v| {
+        c.store.rules.max_crdt_bytes = parse::bytes(v, 1024..=32 * MIB)?;
+        Ok(())
+    }),
+    now("ODGM_DEDUP_WINDOW_MS", "86400000", "new partitions: how long a request id is remembered, ms", |c, v| {
+        c.store.rules.dedup_window_ms = parse::number(v, 0..=31_536_000_000)?;
+        Ok(())
+    }),
+    now("ODGM_DEDUP_MAX_IDS", "1000000", "new partitions: newest request ids that are remembered", |c, v| {
+        c.store.rules.dedup_max_ids = parse::number(v, 0..=1_000_000_000)?;
+        Ok(())
+    }),
+    now("ODGM_DEDUP_MAX_BYTES", "256MiB", "new partitions: bytes of request ids that are remembered", |c, v| {
+        c.store.rules.dedup_max_bytes = parse::bytes(v, 0..=64 * GIB)?;
+        Ok(())
+    }),
+    // Memory and disk.
+    now("ODGM_TAIL_CACHE_BYTES", "32MiB", "newest records kept in memory", |c, v| {
+        c.store.log.tail_cache_bytes = parse::bytes(v, 0..=64 * GIB)?;
+        Ok(())
+    }),
+    now("ODGM_FREE_SPACE_RESERVE", "256MiB", "free disk space below which writes are refused", |c, v| {
+        c.store.log.free_space_reserve = parse::bytes(v, 0..=1024 * GIB)?;
+        Ok(())
+    }),
+    now("ODGM_LOG_WAL_BYTES", "128MiB", "write-ahead files of the log before they are flushed", |c, v| {
+        c.store.log.max_wal_bytes = parse::bytes(v, MIB..=64 * GIB)?;
+        Ok(())
+    }),
+    now("ODGM_LOG_BUFFER_BYTES", "32MiB", "one write buffer of the log; there are up to three", |c, v| {
+        c.store.log.write_buffer_bytes = parse::bytes(v, MIB..=4 * GIB)?;
+        Ok(())
+    }),
+    now("ODGM_LOG_CACHE_BYTES", "32MiB", "block cache of the log", |c, v| {
+        c.store.log.block_cache_bytes = parse::bytes(v, 0..=64 * GIB)?;
+        Ok(())
+    }),
+    now("ODGM_VIEW_BUFFER_BYTES", "64MiB", "write buffers of all views together", |c, v| {
+        c.store.views.write_buffer_bytes = parse::bytes(v, MIB..=64 * GIB)?;
+        Ok(())
+    }),
+    now("ODGM_VIEW_CACHE_BYTES", "128MiB", "block cache of all views together", |c, v| {
+        c.store.views.block_cache_bytes = parse::bytes(v, 0..=64 * GIB)?;
+        Ok(())
+    }),
+    // Events and triggers.
+    now("ODGM_EVENTS_ENABLED", "true", "new partitions: match changes against triggers", |c, v| {
+        c.store.rules.events_enabled = parse::boolean(v)?;
+        Ok(())
+    }),
+    now("ODGM_MAX_TRIGGER_DEPTH", "10", "new partitions: deepest chain of triggers that is dispatched", |c, v| {
+        c.store.rules.max_trigger_depth = parse::number(v, 0..=1_000_000)?;
+        Ok(())
+    }),
+    checked("ODGM_TRIGGER_TIMEOUT_MS", "30000", "longest call of one trigger, ms", FUNCTIONS, millis),
+    checked("ODGM_EVENT_PIPELINE_V2", "true", "the event pipeline", ALWAYS, boolean),
+    checked("ODGM_EVENT_PIPELINE_BRIDGE", "true", "the event pipeline", ALWAYS, boolean),
+    checked("ODGM_EVENT_QUEUE_BOUND", "1024", "event queue of a partition", NO_QUEUE, count),
+    checked("ODGM_EVENT_BCAST_BOUND", "256", "event broadcast of a partition", NO_QUEUE, count),
+    checked("ODGM_MAX_BATCH_TRIGGER_FANOUT", "256", "keys of one batch that can trigger", NO_QUEUE, count),
+    checked("ODGM_EVENT_SUMMARY_KEY_SAMPLE", "32", "keys named when events were left out", NO_QUEUE, count),
+    // Entries.
+    checked("ODGM_ENABLE_STRING_ENTRY_KEYS", "true", "string keys of entries", ALWAYS, boolean),
+    checked("ODGM_ENABLE_GRANULAR_STORAGE", "true", "one row for each entry", ALWAYS, boolean),
+    checked(
+        "ODGM_GRANULAR_PREFETCH_LIMIT",
+        "256",
+        "entries read ahead",
+        Effect::None("an object is read in one scan"),
+        count,
+    ),
+    // The cluster.
+    checked("ODGM_NODE_ADDR", "", "host:port at which others reach this node", CLUSTER, |_, v| {
+        parse::host_and_port(v)
+    }),
+    checked("ODGM_MEMBERS", "", "numbers or names of the cluster's nodes, by commas", CLUSTER, |_, v| {
+        parse::nodes(v).map(drop)
+    }),
+    checked("ODGM_FORWARD", "true", "pass requests on to the leader of a partition", CLUSTER, boolean),
+    checked("ODGM_MAX_SESSIONS", "1", "Zenoh sessions", CLUSTER, count),
+    checked("ODGM_CAPS_QUERYABLE_ENABLED", "true", "answer Zenoh queries for capabilities", CLUSTER, boolean),
+    checked("OPRC_ZENOH_MODE", "peer", "peer, client or router", CLUSTER, zenoh_mode),
+    checked("OPRC_ZENOH_PORT", "0", "port Zenoh listens on; 0: any free one", CLUSTER, |_, v| {
+        parse::number(v, 0..=u16::MAX).map(drop)
+    }),
+    checked("OPRC_ZENOH_PROTOCOL", "tcp", "protocol Zenoh listens with", CLUSTER, text),
+    checked("OPRC_ZENOH_PEERS", "", "Zenoh endpoints to connect to, by commas", CLUSTER, text),
+    checked("OPRC_ZENOH_GOSSIP_ENABLED", "", "find Zenoh peers by gossip", CLUSTER, boolean),
+    checked("OPRC_ZENOH_GOSSIP_MULTIHOP", "", "pass gossip on over several hops", CLUSTER, boolean),
+    checked("OPRC_ZENOH_LINKSTATE", "false", "route between Zenoh peers by link state", CLUSTER, boolean),
+    checked("OPRC_ZENOH_MAX_SESSIONS", "4096", "incoming Zenoh sessions", CLUSTER, count),
+    checked("OPRC_ZENOH_MAX_LINKS", "16", "links of one Zenoh session", CLUSTER, count),
+    checked("OPRC_ZENOH_BUFFER_SIZE", "", "receive buffer of a Zenoh link, bytes", CLUSTER, count),
+    checked("OPRC_ZENOH_DEFAULT_TIMEOUT", "", "timeout of Zenoh queries, ms", CLUSTER, millis),
+    checked("OPRC_ZENOH_SCOUTING_MULTICAST_ENABLED", "false", "find Zenoh peers by multicast", CLUSTER, boolean),
+    checked("OPRC_ZENOH_ADMINSPACE_ENABLED", "false", "serve Zenoh's admin space", CLUSTER, boolean),
+    checked("OPRC_ZENOH_CONFIG", "", "Zenoh configuration as json5", CLUSTER, text),
+    checked("OPRC_ZENOH_SHARE_SESSION", "", "one Zenoh session for the whole process", CLUSTER, boolean),
+    // Telemetry.
+    checked("OPRC_SERVICE_NAME", "oprc-odgm", "name of this service in traces", TELEMETRY, text),
+    checked("OTEL_SERVICE_NAME", "", "name of this service in traces; wins", TELEMETRY, text),
+    checked("OTEL_EXPORTER_OTLP_ENDPOINT", "", "collector of traces, metrics and logs", TELEMETRY, text),
+    checked("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "", "collector of traces", TELEMETRY, text),
+    checked("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", "", "collector of metrics", TELEMETRY, text),
+    checked("OTEL_EXPORTER_OTLP_LOGS_ENDPOINT", "", "collector of logs", TELEMETRY, text),
+    checked("OTEL_TRACES_SAMPLER", "", "which traces are kept", TELEMETRY, text),
+    checked("OTEL_TRACES_SAMPLER_ARG", "", "argument of the sampler", TELEMETRY, text),
+    checked("OTEL_TRACES_ENABLED", "true", "export traces", TELEMETRY, boolean),
+    checked("OTEL_LOGS_ENABLED", "true", "export logs", TELEMETRY, boolean),
+];
+
+fn zenoh_mode(_: &mut Config, value: &str) -> Result<(), Expected> {
+    match value {
+        "peer" | "client" | "router" => Ok(()),
+        _ => Err("peer, client or router".into()),
+    }
+}

@@ -1,0 +1,207 @@
+//! A running node: its data, its server, and its end.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use odgm_log::NodeId;
+use odgm_log::store::SyncError;
+use odgm_replication::{CatalogueError, Manager, OpenError};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::{self, Config, Effect};
+use crate::services::Shared;
+use crate::{logging, server};
+
+/// A running node.
+pub struct Node {
+    address: SocketAddr,
+    manager: Arc<Manager>,
+    stop: CancellationToken,
+    running: JoinHandle<Result<(), NodeError>>,
+}
+
+/// Why a node did not start, or stopped by itself.
+#[derive(Debug, thiserror::Error)]
+pub enum NodeError {
+    /// The address cannot be listened on.
+    #[error("cannot listen on {address}: {source}; choose another ODGM_HTTP_PORT, or stop what uses this one")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// The system's answer.
+        source: std::io::Error,
+    },
+    /// The data directory cannot be used. Nothing in it was overwritten.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// A collection of ODGM_COLLECTION cannot be created.
+    #[error("creating the collections of ODGM_COLLECTION: {0}")]
+    Bootstrap(CatalogueError),
+    /// The port cannot be written to where ODGM_PORT_FILE says.
+    #[error("writing ODGM_PORT_FILE {}: {source}", path.display())]
+    PortFile {
+        /// The file.
+        path: PathBuf,
+        /// The system's answer.
+        source: std::io::Error,
+    },
+    /// The system does not let the process wait for signals.
+    #[error("waiting for signals: {0}")]
+    Signals(std::io::Error),
+    /// The server ended.
+    #[error("the server failed: {0}")]
+    Server(#[from] tonic::transport::Error),
+    /// The disk failed. What was acknowledged is safe; what was under way is unknown.
+    #[error("the log can no longer be made durable, so the node stops: {0}")]
+    Disk(SyncError),
+    /// A part of the node ended without saying why.
+    #[error("the node's main task ended: {0}")]
+    Task(tokio::task::JoinError),
+}
+
+/// Runs a node until it is told to stop by SIGINT or SIGTERM, or cannot go on.
+///
+/// # Errors
+/// [`NodeError`], if it was not a signal that stopped it.
+pub async fn serve(config: Config) -> Result<(), NodeError> {
+    logging::init(&config.logging);
+    warn_about_settings();
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(NodeError::Signals)?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(NodeError::Signals)?;
+    let node = Node::start(config).await?;
+    let stop = node.stop.clone();
+    let signals = tokio::spawn(async move {
+        let name = tokio::select! {
+            _ = interrupt.recv() => "SIGINT",
+            _ = terminate.recv() => "SIGTERM",
+        };
+        tracing::info!(signal = name, "stopping");
+        stop.cancel();
+    });
+    let stopped = node.wait().await;
+    signals.abort();
+    stopped
+}
+
+impl Node {
+    /// Opens the data directory and serves. Partitions catch up with their logs in the background;
+    /// [`Node::ready`] waits for them.
+    ///
+    /// # Errors
+    /// [`NodeError`]; nothing on disk was overwritten.
+    pub async fn start(config: Config) -> Result<Self, NodeError> {
+        let address = SocketAddr::new(config.host, config.port);
+        let listen_error = |source| NodeError::Listen { address, source };
+        let listener = TcpListener::bind(address).await.map_err(listen_error)?;
+        let address = listener.local_addr().map_err(listen_error)?;
+        let manager = Manager::open(config.store).await?;
+        let bootstrapped = manager.bootstrap(config.collections).await.map_err(NodeError::Bootstrap);
+        let port_file = config.port_file.as_deref();
+        let begun = bootstrapped.and_then(|()| port_file.map_or(Ok(()), |path| write_port(path, address.port())));
+        if let Err(error) = begun {
+            manager.shutdown().await;
+            return Err(error);
+        }
+        let stop = CancellationToken::new();
+        let shared = Arc::new(Shared::new(Arc::clone(&manager), config.limits, stop.clone()));
+        let server = tokio::spawn(server::run(listener, shared, config.reflection));
+        tracing::info!(
+            %address,
+            node = %manager.node_id(),
+            collections = manager.collections().len(),
+            version = env!("CARGO_PKG_VERSION"),
+            "listening"
+        );
+        let running = tokio::spawn(run(Arc::clone(&manager), server, stop.clone(), config.shutdown_grace));
+        Ok(Self { address, manager, stop, running })
+    }
+
+    /// Where the node listens.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The node's number.
+    pub fn node_id(&self) -> NodeId {
+        self.manager.node_id()
+    }
+
+    /// Waits until no partition is starting any more.
+    pub async fn ready(&self) {
+        self.manager.ready().await;
+    }
+
+    /// Begins to stop; [`Node::wait`] says when it has.
+    pub fn shutdown(&self) {
+        self.stop.cancel();
+    }
+
+    /// Waits until the node has stopped and everything is on disk.
+    ///
+    /// # Errors
+    /// The reason, if it was not [`Node::shutdown`] that stopped it.
+    pub async fn wait(self) -> Result<(), NodeError> {
+        self.running.await.map_err(NodeError::Task)?
+    }
+}
+
+/// Waits for the end, and brings it about in order: no new requests, no requests under way, no data in memory.
+async fn run(
+    manager: Arc<Manager>,
+    mut server: JoinHandle<Result<(), tonic::transport::Error>>,
+    stop: CancellationToken,
+    grace: Duration,
+) -> Result<(), NodeError> {
+    let mut failure = manager.failure();
+    let mut outcome = tokio::select! {
+        () = stop.cancelled() => Ok(()),
+        failed = failure.wait_for(Option::is_some) => {
+            failed.ok().and_then(|error| error.clone()).map_or(Ok(()), |error| Err(NodeError::Disk(error)))
+        }
+        served = &mut server => served.map_err(NodeError::Task).and_then(|served| Ok(served?)),
+    };
+    if let Err(error) = &outcome {
+        tracing::error!(%error, "stopping");
+    }
+    stop.cancel();
+    if !server.is_finished() {
+        match tokio::time::timeout(grace, &mut server).await {
+            Ok(served) => outcome = outcome.and(served.map_err(NodeError::Task).and_then(|served| Ok(served?))),
+            Err(_) => {
+                tracing::warn!(?grace, "requests were still under way when the time to stop was over");
+                server.abort();
+            }
+        }
+    }
+    manager.shutdown().await;
+    tracing::info!("stopped");
+    outcome
+}
+
+/// Written beside and renamed, so that whoever waits for the file never reads half of it.
+fn write_port(path: &Path, port: u16) -> Result<(), NodeError> {
+    let beside = path.with_extension("new");
+    std::fs::write(&beside, format!("{port}\n"))
+        .and_then(|()| std::fs::rename(&beside, path))
+        .map_err(|source| NodeError::PortFile { path: path.to_owned(), source })
+}
+
+/// Says what was set and does nothing, so that nobody relies on it.
+fn warn_about_settings() {
+    for current in config::settings().into_iter().filter(|current| current.is_set) {
+        let name = current.setting.name;
+        match current.setting.effect {
+            Effect::Now => {}
+            Effect::With(part) => tracing::info!("{name} is set and has no effect until this build has {part}"),
+            Effect::None(reason) => tracing::info!("{name} is set and has no effect: {reason}"),
+        }
+    }
+    for name in config::unknown_names() {
+        tracing::warn!("{name} is set but is no setting of this build: `odgm config` lists them");
+    }
+}

@@ -1,0 +1,126 @@
+//! What travels beside a request: idempotency, depth, cause, trace, consistency.
+
+use odgm_log::body::{Cause, Parent};
+use odgm_log::{GroupId, NodeId, Offset};
+use odgm_proto::metadata::{CAUSE, CONSISTENCY, DEPTH, REQUEST_ID, TRACEPARENT, consistency};
+use tonic::Status;
+use tonic::metadata::MetadataMap;
+
+/// The longest request id, in bytes.
+const MAX_REQUEST_ID_BYTES: usize = 256;
+
+/// Why a write was asked for.
+///
+/// # Errors
+/// `INVALID_ARGUMENT`, naming the metadata and what was expected.
+pub(crate) fn cause(metadata: &MetadataMap) -> Result<Cause, Status> {
+    Ok(Cause {
+        request_id: text(metadata, REQUEST_ID)?.map(request_id).transpose()?,
+        depth: text(metadata, DEPTH)?.map(depth).transpose()?.unwrap_or_default(),
+        parent: text(metadata, CAUSE)?.map(parent).transpose()?,
+        traceparent: traceparent(metadata),
+    })
+}
+
+/// Checks how fresh a read is asked to be. One replica alone has nothing fresher to offer than what it has applied,
+/// so all three are the same here.
+///
+/// # Errors
+/// `INVALID_ARGUMENT` for a word that is none of the three.
+pub(crate) fn check_consistency(metadata: &MetadataMap) -> Result<(), Status> {
+    match text(metadata, CONSISTENCY)? {
+        None | Some(consistency::LINEARIZABLE | consistency::LEASE | consistency::LOCAL) => Ok(()),
+        Some(other) => Err(invalid(CONSISTENCY, other, "linearizable, lease or local")),
+    }
+}
+
+/// Checks a client's idempotency key.
+///
+/// # Errors
+/// `INVALID_ARGUMENT`, saying what was expected.
+pub(crate) fn request_id(text: &str) -> Result<String, Status> {
+    let valid = (1..=MAX_REQUEST_ID_BYTES).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic());
+    if valid {
+        return Ok(text.to_owned());
+    }
+    Err(invalid(REQUEST_ID, text, "1 to 256 printable ASCII characters without spaces"))
+}
+
+fn depth(text: &str) -> Result<u32, Status> {
+    text.parse().map_err(|_| invalid(DEPTH, text, "a decimal number"))
+}
+
+fn parent(text: &str) -> Result<Parent, Status> {
+    let mut numbers = text.splitn(3, '/').map(str::parse::<u64>);
+    let mut next = || numbers.next().and_then(Result::ok);
+    let parts = (next().and_then(|group| u32::try_from(group).ok()), next(), next());
+    let (Some(group), Some(origin), Some(offset)) = parts else {
+        return Err(invalid(CAUSE, text, "group/origin/offset, three decimal numbers"));
+    };
+    Ok(Parent { group: GroupId(group), origin: NodeId(origin), offset: Offset(offset) })
+}
+
+/// A malformed trace context is dropped, as W3C asks: tracing never makes a request fail.
+fn traceparent(metadata: &MetadataMap) -> Option<String> {
+    let text = metadata.get(TRACEPARENT)?.to_str().ok()?;
+    let separators = |at: usize| matches!(at, 2 | 35 | 52);
+    let well_formed = text.len() == 55
+        && text.bytes().enumerate().all(|(at, byte)| {
+            if separators(at) { byte == b'-' } else { matches!(byte, b'0'..=b'9' | b'a'..=b'f') }
+        });
+    well_formed.then(|| text.to_owned())
+}
+
+fn text<'a>(metadata: &'a MetadataMap, name: &'static str) -> Result<Option<&'a str>, Status> {
+    let Some(value) = metadata.get(name) else { return Ok(None) };
+    value.to_str().map(Some).map_err(|_| Status::invalid_argument(format!("{name}: expected printable ASCII text")))
+}
+
+fn invalid(name: &str, found: &str, expected: &str) -> Status {
+    Status::invalid_argument(format!("{name} {:?}: expected {expected}", shortened(found)))
+}
+
+/// Enough of a text to recognise it by.
+pub(crate) fn shortened(text: &str) -> &str {
+    const ENOUGH: usize = 64;
+    text.char_indices().nth(ENOUGH).map_or(text, |(at, _)| &text[..at])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with(name: &'static str, value: &str) -> MetadataMap {
+        let mut metadata = MetadataMap::new();
+        metadata.insert(name, value.parse().expect("a metadata value"));
+        metadata
+    }
+
+    #[test]
+    fn a_cause_is_read_from_metadata() {
+        let trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+        let mut metadata = with(REQUEST_ID, "order-17");
+        metadata.insert(DEPTH, "2".parse().expect("a value"));
+        metadata.insert(CAUSE, "7/1/99".parse().expect("a value"));
+        metadata.insert(TRACEPARENT, trace.parse().expect("a value"));
+        let parent = Parent { group: GroupId(7), origin: NodeId(1), offset: Offset(99) };
+        let expected = Cause {
+            request_id: Some("order-17".into()),
+            depth: 2,
+            parent: Some(parent),
+            traceparent: Some(trace.into()),
+        };
+        assert_eq!(cause(&metadata).expect("well formed"), expected);
+        assert_eq!(cause(&MetadataMap::new()).expect("nothing is needed"), Cause::default());
+    }
+
+    #[test]
+    fn what_is_malformed_is_refused_and_named_but_a_trace_is_only_dropped() {
+        let bad = [(REQUEST_ID, "two words"), (DEPTH, "-1"), (CAUSE, "1/2"), (CAUSE, "x/1/2")];
+        let refusals = bad.map(|(name, value)| cause(&with(name, value)).expect_err(value).message().to_owned());
+        let consistency = check_consistency(&with(CONSISTENCY, "strong")).expect_err("no such word");
+        insta::assert_snapshot!(refusals.join("\n"), @"");
+        insta::assert_snapshot!(consistency.message(), @"");
+        assert_eq!(cause(&with(TRACEPARENT, "garbage")).expect("accepted").traceparent, None);
+    }
+}

@@ -1,0 +1,130 @@
+//! The gRPC services, and what they share.
+
+mod admin;
+mod command;
+mod data;
+mod function;
+mod list;
+mod streams;
+mod writes;
+
+use std::sync::Arc;
+
+use odgm_log::body::Cause;
+use odgm_log::Payload;
+use odgm_replication::{Collection, LookupError, Manager, Partition};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
+use tonic::Status;
+use tonic::metadata::MetadataMap;
+
+pub(crate) use self::admin::Admin;
+pub(crate) use self::data::Data;
+pub(crate) use self::function::Functions;
+pub(crate) use self::streams::Streams;
+pub(crate) use self::writes::Writes;
+
+use self::command::Command;
+use crate::config::Limits;
+use crate::convert::Rules;
+use crate::identity::{self, Rule};
+use crate::request;
+use crate::status::{self, Written, not_applied};
+
+/// Verifications and dumps that run at once; each keeps a thread and a disk busy.
+const HEAVY_AT_ONCE: usize = 2;
+
+/// What every service has at hand.
+pub(crate) struct Shared {
+    pub(crate) manager: Arc<Manager>,
+    pub(crate) limits: Limits,
+    pub(crate) rules: Rules,
+    /// Cancelled when the node begins to stop.
+    pub(crate) stop: CancellationToken,
+    subscriptions: Arc<Semaphore>,
+    heavy: Arc<Semaphore>,
+}
+
+impl Shared {
+    pub(crate) fn new(manager: Arc<Manager>, limits: Limits, stop: CancellationToken) -> Self {
+        let rules =
+            Rules { identity: Rule { max: limits.id_bytes }, max_entries: limits.request_entries };
+        let subscriptions = Arc::new(Semaphore::new(limits.subscriptions));
+        Self { manager, limits, rules, stop, subscriptions, heavy: Arc::new(Semaphore::new(HEAVY_AT_ONCE)) }
+    }
+
+    /// A partition that serves. The id is as it came over the wire.
+    fn partition(&self, class: &str, id: impl Into<i64>) -> Result<Arc<Partition>, Status> {
+        let id = identity::partition(id)?;
+        self.manager.partition(class, id).map_err(|error| lookup(&error))
+    }
+
+    /// A collection.
+    fn collection(&self, class: &str) -> Result<Arc<Collection>, Status> {
+        let missing = || lookup(&LookupError::NoCollection { name: class.to_owned() });
+        self.manager.collection(class).ok_or_else(missing)
+    }
+
+    /// Some partitions of a collection: the one asked for, or all.
+    fn partitions(&self, class: &str, id: Option<u32>) -> Result<Vec<Arc<Partition>>, Status> {
+        match id {
+            Some(id) => Ok(vec![self.partition(class, id)?]),
+            None => self.collection(class)?.partitions().map(|found| found.map_err(|e| lookup(&e))).collect(),
+        }
+    }
+
+    /// Makes a command a record; the answer is what it means to whoever asked for it.
+    async fn write(
+        &self,
+        metadata: &MetadataMap,
+        command: Result<Command, Status>,
+    ) -> Result<(Arc<Partition>, Written), Status> {
+        let (partition, payload) =
+            request::cause(metadata).and_then(|cause| self.prepare(cause, command?)).map_err(not_applied)?;
+        let written = propose(&partition, payload).await?;
+        Ok((partition, written))
+    }
+
+    fn prepare(&self, cause: Cause, command: Command) -> Result<(Arc<Partition>, Payload), Status> {
+        let partition = self.partition(&command.class, command.partition)?;
+        Ok((partition, Payload { cause, body: command.body }))
+    }
+
+    /// Room for a subscription, until it is dropped.
+    fn subscription(&self) -> Result<OwnedSemaphorePermit, Status> {
+        Arc::clone(&self.subscriptions).try_acquire_owned().map_err(|_| {
+            Status::resource_exhausted(format!(
+                "the node has {} subscriptions, its limit (ODGM_MAX_SUBSCRIPTIONS): end one, or try again later",
+                self.limits.subscriptions
+            ))
+        })
+    }
+
+    /// Room for a verification or a dump, until it is dropped; waits for it.
+    async fn heavy(&self) -> Result<OwnedSemaphorePermit, Status> {
+        Arc::clone(&self.heavy).acquire_owned().await.map_err(status::internal)
+    }
+}
+
+/// Makes a payload a record.
+async fn propose(partition: &Partition, payload: Payload) -> Result<Written, Status> {
+    let applied = partition.propose(payload).await.map_err(|error| status::from_proposal(&error))?;
+    status::written(applied.offset, &applied.outcome)
+}
+
+/// Why there is no such partition.
+fn lookup(error: &LookupError) -> Status {
+    let message = error.to_string();
+    match error {
+        LookupError::NoCollection { .. } | LookupError::NoPartition { .. } => Status::not_found(message),
+        LookupError::Starting { .. } => status::unavailable(message),
+        LookupError::Failed { .. } => Status::unavailable(message),
+    }
+}
+
+/// Runs what may read the disk for long where blocking is allowed.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Status> + Send + 'static,
+) -> Result<T, Status> {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| Err(status::internal(error)))
+}

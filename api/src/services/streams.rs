@@ -1,0 +1,179 @@
+//! `odgm.v1.Streams`: events of a partition's log, the past of an object, and named durable cursors.
+
+mod event;
+mod history;
+mod subscription;
+
+use std::sync::Arc;
+
+use odgm_log::body::CursorMoved;
+use odgm_log::{Body, Offset, Payload, Timestamp};
+use odgm_projections::{Error as ViewError, RecordSource};
+use odgm_proto::odgm::v1::get_at_request::At;
+use odgm_proto::odgm::v1::streams_server::Streams as Service;
+use odgm_proto::odgm::v1::{
+    DropCursorRequest, DropCursorResponse, GetAtRequest, GetAtResponse, HistoryRequest, ListCursorsRequest,
+    ListCursorsResponse, MoveCursorRequest, MoveCursorResponse, NamedCursor, SubscribeRequest,
+};
+use odgm_replication::{Partition, StreamError};
+use tonic::metadata::{MetadataMap, MetadataValue};
+use tonic::{Request, Response, Status};
+
+use super::{Shared, blocking, propose};
+use crate::convert::obj_data;
+use crate::identity::Kind;
+use crate::status::{self, not_applied};
+use crate::request;
+
+/// In the metadata of `OUT_OF_RANGE`: the first offset whose record is kept.
+const FIRST_OFFSET: &str = "odgm-first-offset";
+
+/// In the metadata of `OUT_OF_RANGE`: the offset of the snapshot from which reading can start again.
+const SNAPSHOT_OFFSET: &str = "odgm-snapshot-offset";
+
+/// The service.
+pub(crate) struct Streams(pub(crate) Arc<Shared>);
+
+#[tonic::async_trait]
+impl Service for Streams {
+    type SubscribeStream = subscription::Subscription;
+    type HistoryStream = history::History;
+
+    async fn subscribe(
+        &self,
+        request: Request<SubscribeRequest>,
+    ) -> Result<Response<Self::SubscribeStream>, Status> {
+        subscription::open(&self.0, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn history(&self, request: Request<HistoryRequest>) -> Result<Response<Self::HistoryStream>, Status> {
+        history::open(&self.0, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn get_at(&self, request: Request<GetAtRequest>) -> Result<Response<GetAtResponse>, Status> {
+        let request = request.into_inner();
+        let id = self.0.rules.identity.check(Kind::Object, request.object_id)?;
+        let at = request.at.ok_or_else(|| Status::invalid_argument("at required: expected offset or time_ms"))?;
+        let partition = self.0.partition(&request.cls_id, request.partition_id)?;
+        blocking(move || get_at(&partition, &id, at)).await.map(Response::new)
+    }
+
+    async fn move_cursor(
+        &self,
+        request: Request<MoveCursorRequest>,
+    ) -> Result<Response<MoveCursorResponse>, Status> {
+        let (metadata, _, request) = request.into_parts();
+        let partition = self.0.partition(&request.cls_id, request.partition_id).map_err(not_applied)?;
+        let (offset, head) = (Offset(request.offset), partition.head());
+        if offset > head {
+            let message = format!("offset {offset} is beyond the head {head}: expected an offset that has been seen");
+            return Err(not_applied(Status::invalid_argument(message)));
+        }
+        let moved =
+            CursorMoved { name: request.name, position: Some(offset), allowed_lag: request.allowed_lag };
+        self.put_cursor(&metadata, &partition, moved).await?;
+        Ok(Response::new(MoveCursorResponse { offset: offset.get() }))
+    }
+
+    async fn drop_cursor(
+        &self,
+        request: Request<DropCursorRequest>,
+    ) -> Result<Response<DropCursorResponse>, Status> {
+        let (metadata, _, request) = request.into_parts();
+        let partition = self.0.partition(&request.cls_id, request.partition_id).map_err(not_applied)?;
+        let dropped = CursorMoved { name: request.name, position: None, allowed_lag: 0 };
+        self.put_cursor(&metadata, &partition, dropped).await?;
+        Ok(Response::new(DropCursorResponse {}))
+    }
+
+    async fn list_cursors(
+        &self,
+        request: Request<ListCursorsRequest>,
+    ) -> Result<Response<ListCursorsResponse>, Status> {
+        let request = request.into_inner();
+        let partitions = self.0.partitions(&request.cls_id, request.partition_id)?;
+        let cursors = blocking(move || {
+            let mut cursors = Vec::new();
+            for partition in partitions {
+                let head_offset = partition.head().get();
+                let found = partition.view().cursors().map_err(|error| status::from_view(&error))?;
+                cursors.extend(found.into_iter().map(|cursor| NamedCursor {
+                    partition_id: partition.index(),
+                    name: cursor.name,
+                    offset: cursor.position.get(),
+                    allowed_lag: cursor.allowed_lag,
+                    head_offset,
+                }));
+            }
+            Ok(cursors)
+        });
+        Ok(Response::new(ListCursorsResponse { cursors: cursors.await? }))
+    }
+}
+
+impl Streams {
+    async fn put_cursor(
+        &self,
+        metadata: &MetadataMap,
+        partition: &Partition,
+        mut moved: CursorMoved,
+    ) -> Result<(), Status> {
+        let cause = request::cause(metadata).map_err(not_applied)?;
+        moved.name = self.0.rules.identity.check(Kind::Cursor, moved.name).map_err(|e| not_applied(e.into()))?;
+        propose(partition, Payload { cause, body: Body::CursorMoved(moved) }).await.map(drop)
+    }
+}
+
+fn get_at(partition: &Partition, id: &str, at: At) -> Result<GetAtResponse, Status> {
+    let (view, records) = (partition.view(), partition.records());
+    let offset = match at {
+        At::Offset(offset) => Offset(offset),
+        At::TimeMs(millis) => {
+            // The whole of the millisecond that was named.
+            let time = Timestamp(Timestamp::from_millis(millis).0.saturating_add(999));
+            view.offset_at(time, &records).map_err(|error| past(&error))?
+        }
+    };
+    let object = view.object_at(id, offset, &records).map_err(|error| past(&error))?;
+    let object = object.ok_or_else(|| {
+        Status::not_found(format!("object {id:?} did not exist at offset {offset} of {} records", records.last()))
+    })?;
+    Ok(GetAtResponse {
+        object_version: object.version,
+        obj: Some(obj_data(partition.class(), partition.index(), object)),
+        offset: offset.get(),
+    })
+}
+
+/// Why the past cannot be read, with numbers for programs where it has been trimmed.
+fn past(error: &ViewError) -> Status {
+    let mut status = status::from_view(error);
+    if let ViewError::BelowFloor { first, snapshot, .. } = error {
+        note_floor(&mut status, *first, *snapshot);
+    }
+    status
+}
+
+/// Why a stream cannot begin or go on.
+fn ended(error: &StreamError) -> Status {
+    let message = error.to_string();
+    match error {
+        StreamError::BelowFloor { first, snapshot, .. } => {
+            let mut status = Status::out_of_range(message);
+            note_floor(&mut status, *first, Some(*snapshot));
+            status
+        }
+        StreamError::Ahead { .. } => Status::out_of_range(message),
+        StreamError::View(error) => past(error),
+        StreamError::Closed => Status::unavailable(message),
+        StreamError::Log(_) | StreamError::Payload { .. } => status::internal(message),
+    }
+}
+
+fn note_floor(status: &mut Status, first: Offset, snapshot: Option<Offset>) {
+    let metadata = status.metadata_mut();
+    metadata.insert(FIRST_OFFSET, MetadataValue::from(first.get()));
+    if let Some(snapshot) = snapshot {
+        metadata.insert(SNAPSHOT_OFFSET, MetadataValue::from(snapshot.get()));
+    }
+}

@@ -1,0 +1,65 @@
+//! What happened to one object.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::vec;
+
+use futures_util::{Stream, TryStreamExt, stream};
+use odgm_log::Offset;
+use odgm_projections::{Change, RecordSource};
+use odgm_proto::odgm::v1::{Event, HistoryRequest};
+use odgm_replication::Partition;
+use tonic::Status;
+
+use super::event::Selection;
+use super::past;
+use crate::identity::Kind;
+use crate::services::{Shared, blocking, list};
+use crate::status;
+
+/// Events of one object, read as the client takes them.
+pub(crate) type History = Pin<Box<dyn Stream<Item = Result<Event, Status>> + Send>>;
+
+/// Payload bytes that are read at once.
+const CHUNK_BYTES: usize = 1 << 20;
+
+/// Finds the changes; their records are read later, a few at a time.
+pub(super) async fn open(shared: &Shared, request: HistoryRequest) -> Result<History, Status> {
+    let id = shared.rules.identity.check(Kind::Object, request.object_id)?;
+    let partition = shared.partition(&request.cls_id, request.partition_id)?;
+    let (from, limit) = (Offset(request.from_offset), list::limit(request.limit));
+    let selection = Selection::all(request.with_values);
+    let found = Arc::clone(&partition);
+    let changes = blocking(move || {
+        found.view().history(&id, from, request.newest_first, limit).map_err(|error| past(&error))
+    });
+    let reader = Reader { changes: changes.await?.into_iter(), partition, selection };
+    let chunks = stream::try_unfold(reader, |mut reader| async {
+        if reader.changes.len() == 0 {
+            return Ok(None);
+        }
+        blocking(move || Ok(Some((reader.chunk()?, reader)))).await
+    });
+    Ok(Box::pin(chunks.map_ok(|events| stream::iter(events.into_iter().map(Ok))).try_flatten()))
+}
+
+struct Reader {
+    partition: Arc<Partition>,
+    changes: vec::IntoIter<Change>,
+    selection: Selection,
+}
+
+impl Reader {
+    fn chunk(&mut self) -> Result<Vec<Event>, Status> {
+        let mut events = Vec::new();
+        let mut bytes = 0;
+        while bytes < CHUNK_BYTES {
+            let Some(change) = self.changes.next() else { break };
+            let record = self.partition.records().get(change.offset).map_err(status::internal)?;
+            bytes += record.weight();
+            let payload = record.decode().map_err(status::internal)?;
+            events.extend(self.selection.select(self.partition.index(), change, payload));
+        }
+        Ok(events)
+    }
+}

@@ -1,0 +1,259 @@
+//! `odgm.v1.Writes`: many writes without a round trip each.
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+use futures_util::Stream;
+use odgm_log::body::Cause;
+use odgm_proto::odgm::v1::write_request::Operation;
+use odgm_proto::odgm::v1::write_response::Result as Outcome;
+use odgm_proto::odgm::v1::writes_server::Writes as Service;
+use odgm_proto::odgm::v1::{Refused, WriteRequest, WriteResponse, Written};
+use odgm_replication::Answer;
+use tokio_util::sync::WaitForCancellationFutureOwned;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::{Shared, command};
+use crate::status::{self, is_not_applied, not_applied};
+use crate::request;
+
+/// The service.
+pub(crate) struct Writes(pub(crate) Arc<Shared>);
+
+#[tonic::async_trait]
+impl Service for Writes {
+    type WriteStream = Acknowledgements;
+
+    async fn write(
+        &self,
+        request: Request<Streaming<WriteRequest>>,
+    ) -> Result<Response<Self::WriteStream>, Status> {
+        let (metadata, _, requests) = request.into_parts();
+        let cause = request::cause(&metadata).map_err(not_applied)?;
+        Ok(Response::new(Acknowledgements {
+            cause,
+            requests: Some(requests),
+            window: Arc::default(),
+            failed: None,
+            stop: Box::pin(self.0.stop.clone().cancelled_owned()),
+            shared: Arc::clone(&self.0),
+        }))
+    }
+}
+
+/// The acknowledgements of one write stream, in the order of its requests.
+///
+/// The whole stream runs where its responses are polled: a client that does not read its acknowledgements is not
+/// read from either, once its window is full.
+pub(crate) struct Acknowledgements {
+    shared: Arc<Shared>,
+    /// What all requests of the stream share.
+    cause: Cause,
+    /// None once they have ended.
+    requests: Option<Streaming<WriteRequest>>,
+    window: Arc<Window>,
+    /// Said after the last acknowledgement.
+    failed: Option<Status>,
+    stop: Pin<Box<WaitForCancellationFutureOwned>>,
+}
+
+impl Stream for Acknowledgements {
+    type Item = Result<WriteResponse, Status>;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let this = self.get_mut();
+        if let Some(response) = this.window.pop() {
+            return Poll::Ready(Some(Ok(response)));
+        }
+        this.take_requests(cx);
+        // Looked at again: a refusal is there at once.
+        if let Poll::Ready(response) = this.window.poll_pop(cx) {
+            match response {
+                Some(response) => return Poll::Ready(Some(Ok(response))),
+                None if this.requests.is_none() => return Poll::Ready(this.failed.take().map(Err)),
+                None => {}
+            }
+        }
+        Poll::Pending
+    }
+}
+
+impl Acknowledgements {
+    /// Takes in what has come, as far as the window has room.
+    fn take_requests(&mut self, cx: &mut Context<'_>) {
+        if self.requests.is_some() && self.stop.as_mut().poll(cx).is_ready() {
+            self.requests = None;
+            self.failed = Some(status::unavailable("the node is stopping: later writes were not applied"));
+        }
+        while self.window.len() < self.shared.limits.write_stream_window {
+            let Some(requests) = &mut self.requests else { return };
+            match Pin::new(requests).poll_next(cx) {
+                Poll::Pending => return,
+                Poll::Ready(Some(Ok(request))) => self.take(request),
+                Poll::Ready(ended) => {
+                    self.requests = None;
+                    self.failed = ended.and_then(Result::err);
+                }
+            }
+        }
+    }
+
+    fn take(&self, request: WriteRequest) {
+        let WriteRequest { sequence, operation, request_id } = request;
+        let mut cause = self.cause.clone();
+        let prepared = request_id.as_deref().map(request::request_id).transpose().and_then(|request_id| {
+            cause.request_id = request_id;
+            self.shared.prepare(cause, checked(&self.shared, operation)?)
+        });
+        match prepared {
+            Ok((partition, payload)) => {
+                let place = self.window.wait();
+                let window = Arc::clone(&self.window);
+                partition.submit(payload, move |answer| window.fill(place, acknowledge(sequence, answer)));
+            }
+            Err(status) => {
+                let place = self.window.wait();
+                self.window.fill(place, refuse(sequence, &not_applied(status)));
+            }
+        }
+    }
+}
+
+fn checked(shared: &Shared, operation: Option<Operation>) -> Result<command::Command, Status> {
+    let rules = &shared.rules;
+    match operation {
+        Some(Operation::Set(request)) => command::set(rules, request),
+        Some(Operation::Merge(request)) => command::merge(rules, request),
+        Some(Operation::Delete(request)) => command::delete(rules, request),
+        Some(Operation::SetValue(request)) => command::set_value(rules, request),
+        Some(Operation::DeleteValue(request)) => command::delete_value(rules, request),
+        Some(Operation::BatchSetValues(request)) => command::batch_set_values(rules, request),
+        None => Err(Status::invalid_argument(
+            "operation required: expected set, merge, delete, set_value, delete_value or batch_set_values",
+        )),
+    }
+}
+
+fn acknowledge(sequence: u64, answer: Answer) -> WriteResponse {
+    let written = answer
+        .map_err(|error| status::from_proposal(&error))
+        .and_then(|applied| status::written(applied.offset, &applied.outcome));
+    match written {
+        Ok(written) => WriteResponse {
+            sequence,
+            result: Some(Outcome::Written(Written {
+                offset: written.offset.get(),
+                object_version: written.version,
+                changed: written.changed,
+            })),
+        },
+        Err(status) => refuse(sequence, &status),
+    }
+}
+
+fn refuse(sequence: u64, status: &Status) -> WriteResponse {
+    let refused = Refused {
+        code: status.code() as i32,
+        message: status.message().to_owned(),
+        not_applied: is_not_applied(status),
+    };
+    WriteResponse { sequence, result: Some(Outcome::Refused(refused)) }
+}
+
+/// Requests under way, in their order. Answers come from the partitions' threads in any order.
+#[derive(Default)]
+struct Window(Mutex<Places>);
+
+#[derive(Default)]
+struct Places {
+    /// How many places have been taken off the front.
+    taken: usize,
+    places: VecDeque<Option<WriteResponse>>,
+    /// Who waits for the first place to be filled.
+    waker: Option<Waker>,
+}
+
+impl Window {
+    /// A place at the end, to be filled.
+    fn wait(&self) -> usize {
+        let mut inner = self.lock();
+        inner.places.push_back(None);
+        inner.taken + inner.places.len() - 1
+    }
+
+    fn fill(&self, place: usize, response: WriteResponse) {
+        let waker = {
+            let mut inner = self.lock();
+            let at = place - inner.taken;
+            if let Some(place) = inner.places.get_mut(at) {
+                *place = Some(response);
+            }
+            // Those behind the first are found when the first is taken.
+            if at == 0 { inner.waker.take() } else { None }
+        };
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    /// Takes the first place if it is filled.
+    fn pop(&self) -> Option<WriteResponse> {
+        self.lock().pop()
+    }
+
+    /// As [`Window::pop`]; nothing at once if there are no places, and a wake-up when the first is filled.
+    fn poll_pop(&self, cx: &Context<'_>) -> Poll<Option<WriteResponse>> {
+        let mut inner = self.lock();
+        let first = inner.pop();
+        if first.is_some() || inner.places.is_empty() {
+            return Poll::Ready(first);
+        }
+        inner.waker = Some(cx.waker().clone());
+        Poll::Pending
+    }
+
+    fn len(&self) -> usize {
+        self.lock().places.len()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Places> {
+        // Nothing panics while holding it; if something did, the places would still be whole.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Places {
+    fn pop(&mut self) -> Option<WriteResponse> {
+        let first = self.places.front_mut()?.take()?;
+        self.places.pop_front();
+        self.taken += 1;
+        Some(first)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn response(sequence: u64) -> WriteResponse {
+        WriteResponse { sequence, result: None }
+    }
+
+    #[test]
+    fn answers_leave_in_the_order_of_the_requests() {
+        let window = Window::default();
+        let places = [window.wait(), window.wait(), window.wait()];
+        window.fill(places[2], response(2));
+        window.fill(places[1], response(1));
+        assert_eq!(window.pop(), None, "the first is still under way");
+        window.fill(places[0], response(0));
+        let order: Vec<_> = std::iter::from_fn(|| window.pop()).map(|response| response.sequence).collect();
+        assert_eq!(order, [0, 1, 2]);
+        let place = window.wait();
+        window.fill(place, response(3));
+        assert_eq!((window.pop().map(|response| response.sequence), window.len()), (Some(3), 0));
+    }
+}

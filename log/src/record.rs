@@ -129,6 +129,14 @@ impl Payload {
         Ok(Self { cause, body })
     }
 
+    /// The part of the encoding that is the body: without the cause, equal operations have equal bytes. `encoded` is
+    /// what [`Self::encode`] gave for this payload.
+    pub fn body_bytes<'a>(&self, encoded: &'a [u8]) -> &'a [u8] {
+        let mut size = bincode::enc::EncoderImpl::new(bincode::enc::write::SizeWriter::default(), CODEC);
+        let cause = self.cause.encode(&mut size).map_or(0, |()| size.into_writer().bytes_written);
+        encoded.get(cause..).unwrap_or_default()
+    }
+
     /// Roughly the encoded size, so that encoding allocates once.
     fn size_hint(&self) -> usize {
         fn entries(entries: &[(String, crate::body::Value)]) -> usize {

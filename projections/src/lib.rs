@@ -1,1 +1,28 @@
-//! Views: a deterministic state machine over a view store.
+//! Views: what the log of a partition says, kept so that it can be read.
+//!
+//! [`View::apply`] is the only way in: a deterministic state machine that reads nothing but the records and the
+//! view itself, and writes each batch of records as one batch of rows. Everything else reads.
+
+pub mod keys;
+pub mod limits;
+pub mod storage;
+
+mod change;
+mod core;
+mod error;
+mod header;
+mod object;
+mod outcome;
+mod rows;
+mod source;
+mod varint;
+mod view;
+
+pub use change::{Action, Change, ChangeKind};
+pub use error::{ApplyError, Error, OpenError};
+pub use header::{FORMAT, Header, RequestWindow, SEMANTICS};
+pub use object::{Cursor, Entry, EntryRead, Moment, Object, ObjectSummary, Request};
+pub use outcome::{Applied, Committed, Outcome, Rejection, fingerprint};
+pub use source::{RecordSource, SourceError};
+pub use view::dump::DumpError;
+pub use view::{RebuildError, Start, View, ViewOptions, rebuild};

@@ -1,0 +1,70 @@
+//! The one classification of what a record changed: kept in history, sent to subscribers, matched by triggers.
+
+use odgm_log::{BodyType, Offset, Timestamp};
+
+/// What one record changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// The record.
+    pub offset: Offset,
+    /// The record's time.
+    pub time: Timestamp,
+    /// The object; empty for one of the partition's own records.
+    pub object: String,
+    /// What happened to the object.
+    pub kind: ChangeKind,
+    /// The object's version after the record; 0 for one of the partition's own records.
+    pub version: u64,
+    /// The entries that were touched, sorted by key.
+    pub keys: Vec<(String, Action)>,
+    /// Whether the object's triggers are different from before.
+    pub triggers_changed: bool,
+    /// Whether the record replaced all entries of the object, so that none from before it is left.
+    pub replaced: bool,
+    /// The operation.
+    pub operation: BodyType,
+}
+
+/// What happened to an object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ChangeKind {
+    /// It did not exist before.
+    Created,
+    /// It existed before and still does.
+    Updated,
+    /// It exists no more.
+    Deleted,
+}
+
+/// What happened to an entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Action {
+    /// It did not exist before.
+    Created,
+    /// It was written over, with other bytes or the same.
+    Updated,
+    /// It was removed.
+    Deleted,
+}
+
+impl ChangeKind {
+    /// `created`, `updated` or `deleted`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Created => "created",
+            Self::Updated => "updated",
+            Self::Deleted => "deleted",
+        }
+    }
+}
+
+impl Action {
+    /// `created`, `updated` or `deleted`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Created => "created",
+            Self::Updated => "updated",
+            Self::Deleted => "deleted",
+        }
+    }
+}

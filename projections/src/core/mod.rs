@@ -1,0 +1,190 @@
+//! Apply: a pure, deterministic state machine.
+//!
+//! It takes one record at a time and says which rows change and what the answer is. It reads the records, the
+//! header and the rows that it is given, and nothing else: no clock, no random number, no environment. Within a
+//! batch it reads through what the batch changed, so batches of any size give the same rows and the same hash.
+
+mod changes;
+mod crdt;
+mod edit;
+mod graves;
+mod objects;
+mod partition;
+mod requests;
+
+use odgm_log::body::Body;
+use odgm_log::{Cause, Offset, Record, chain};
+
+use self::changes::{Changes, Written};
+use self::edit::Edit;
+use self::graves::Graves;
+use self::objects::Objects;
+use self::requests::{Known, Requests};
+use crate::change::Change;
+use crate::error::{ApplyError, Error};
+use crate::header::Header;
+use crate::keys::Key;
+use crate::limits::TIME_INDEX_RECORDS;
+use crate::object::Moment;
+use crate::outcome::{Applied, Committed, Outcome};
+use crate::storage::{Batch, Reader};
+
+/// The state machine of one view.
+pub(crate) struct Core {
+    header: Header,
+    changes: Changes,
+    objects: Objects,
+    graves: Graves,
+    requests: Requests,
+}
+
+impl Core {
+    /// Continues where `header` says, keeping about `cache_bytes` of what it reads.
+    pub(crate) fn new(header: Header, cache_bytes: usize) -> Self {
+        Self {
+            header,
+            changes: Changes::new(),
+            objects: Objects::new(cache_bytes),
+            graves: Graves::default(),
+            requests: Requests::default(),
+        }
+    }
+
+    /// Where the view is after the records applied so far.
+    pub(crate) fn header(&self) -> &Header {
+        &self.header
+    }
+
+    /// Applies the next record. `rows` is the view as it was when this batch began. After an error the batch is
+    /// lost: call [`Self::abandon`].
+    pub(crate) fn apply(&mut self, rows: &dyn Reader, committed: &Committed) -> Result<Applied, ApplyError> {
+        let record = &committed.record;
+        let expected = self.header.applied.next();
+        if record.offset != expected {
+            return Err(ApplyError::Gap { expected, found: record.offset });
+        }
+        self.check_semantics(record.offset, &committed.payload.body)?;
+        let moment = Moment { offset: record.offset, time: self.header.time.max(record.stamp) };
+        let (outcome, change) = self
+            .request(rows, moment, committed)
+            .map_err(|source| ApplyError::Read { offset: record.offset, source })?;
+        self.index_time(moment);
+        self.header.applied = record.offset;
+        self.header.term = record.term;
+        self.header.time = moment.time;
+        self.header.chain = chain::link(self.header.chain, record);
+        self.header.state = self.changes.seal(self.header.state);
+        Ok(Applied { offset: record.offset, time: moment.time, outcome, change })
+    }
+
+    /// Ends the batch: what is to be written, header included.
+    pub(crate) fn finish(&mut self) -> Batch {
+        self.objects.finish();
+        self.graves.finish();
+        self.requests.finish();
+        let rows = self.changes.finish();
+        let mut batch = Batch::with_capacity(rows.len() + 1);
+        for (key, value) in rows {
+            match value {
+                Some(value) => batch.put(key, value),
+                None => batch.delete(key),
+            }
+        }
+        batch.put(Key::Header.to_vec(), self.header.encode());
+        batch
+    }
+
+    /// Forgets the batch, and all that was read, and goes back to `header`.
+    pub(crate) fn abandon(&mut self, header: Header) {
+        self.header = header;
+        self.changes.abandon();
+        self.objects.clear();
+        self.graves.finish();
+        self.requests = Requests::default();
+    }
+
+    /// Applies the operation once, whatever number of times it was requested.
+    fn request(
+        &mut self,
+        rows: &dyn Reader,
+        moment: Moment,
+        committed: &Committed,
+    ) -> Result<(Outcome, Option<Change>), Error> {
+        let Committed { record, payload } = committed;
+        let done = match &payload.cause {
+            Cause { request_id: Some(id), .. } => {
+                let fingerprint = crate::fingerprint(record.kind, payload.body_bytes(&record.payload));
+                let window = &mut self.requests;
+                match window.look_up(rows, &mut self.header, &mut self.changes, moment.time, id)? {
+                    Some(known) if known.fingerprint == fingerprint => {
+                        let Known { offset, outcome, .. } = known;
+                        (Outcome::Duplicate { offset, outcome: Box::new(outcome) }, None)
+                    }
+                    Some(known) => (Outcome::RequestIdReused { offset: known.offset }, None),
+                    None => {
+                        let done = self.operate(rows, moment, record, &payload.body)?;
+                        let known = Known {
+                            offset: moment.offset,
+                            time: moment.time,
+                            fingerprint,
+                            outcome: done.0.clone(),
+                        };
+                        self.requests.remember(&mut self.header, &mut self.changes, id, known);
+                        done
+                    }
+                }
+            }
+            _ => self.operate(rows, moment, record, &payload.body)?,
+        };
+        self.requests.evict(rows, &mut self.header, &mut self.changes, moment.time)?;
+        Ok(done)
+    }
+
+    fn operate(
+        &mut self,
+        rows: &dyn Reader,
+        moment: Moment,
+        record: &Record,
+        body: &Body,
+    ) -> Result<(Outcome, Option<Change>), Error> {
+        let Some(id) = body.object() else {
+            self.note(rows, moment, body)?;
+            return Ok((Outcome::Noted, None));
+        };
+        let slot = self.objects.load(rows, id, self.header.tombstones > 0)?;
+        let known = slot.entries.len();
+        let mut edit = Edit {
+            rows,
+            header: &mut self.header,
+            changes: &mut self.changes,
+            graves: &mut self.graves,
+            slot,
+            id,
+            moment,
+            operation: record.kind.body_type,
+        };
+        let done = match body {
+            Body::Set(body) => edit.set(body),
+            Body::Delete(body) => edit.delete(body),
+            Body::Merge(body) => edit.merge(body),
+            Body::SetValues(body) => edit.set_values(body),
+            _ => Ok((Outcome::Noted, None)),
+        }?;
+        let grown = edit.slot.entries.len().saturating_sub(known);
+        self.objects.grew(grown);
+        Ok(done)
+    }
+
+    /// Keeps a sparse index from times to offsets.
+    fn index_time(&mut self, moment: Moment) {
+        let interval = self.header.config.time_index_interval_ms.max(1);
+        let due = self.header.time_indexed.is_none_or(|(time, Offset(offset))| {
+            time.as_millis() / interval != moment.time.as_millis() / interval
+                || moment.offset.get() - offset >= TIME_INDEX_RECORDS
+        });
+        if due {
+            self.changes.put(Key::Time(moment.time, moment.offset), &mut Written::default(), |_| {});
+            self.header.time_indexed = Some((moment.time, moment.offset));
+        }
+    }
+}

@@ -1,0 +1,112 @@
+//! The one row that says where a view is.
+
+use bincode::{Decode, Encode};
+use odgm_log::body::Config;
+use odgm_log::{GroupId, Hash, Offset, Term, Timestamp};
+
+/// The layout of a view's rows. A view of another format is refused.
+pub const FORMAT: u8 = 1;
+
+/// The newest rules of apply that this build knows. Rules are only ever added, so that an old log always gives
+/// the view that it gave when it was written.
+pub const SEMANTICS: u32 = 1;
+
+/// Where a view is: everything that applying the next record needs besides the tables. It is written in the
+/// same batch as the rows, and is a function of the records alone.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Header {
+    /// The partition's group.
+    pub group: GroupId,
+    /// The last record in the view.
+    pub applied: Offset,
+    /// Its term.
+    pub term: Term,
+    /// Its time: the largest stamp up to it.
+    pub time: Timestamp,
+    /// The log's chain up to it.
+    pub chain: Hash,
+    /// What the rows of the view hash to, record by record; see [`crate::state`].
+    pub state: Hash,
+    /// The version of the rules of apply.
+    pub semantics: u32,
+    /// The partition's rules.
+    pub config: Config,
+    /// How many objects exist.
+    pub objects: u64,
+    /// How many entries exist.
+    pub entries: u64,
+    /// How many deleted objects are remembered.
+    pub tombstones: u64,
+    /// The first offset that retention keeps. History below it is not shown.
+    pub floor: Offset,
+    /// The highest version of any object whose tombstone was forgotten; new objects begin above it.
+    pub version_floor: u64,
+    /// The remembered request ids.
+    pub requests: RequestWindow,
+    /// The newest row of the time index.
+    pub time_indexed: Option<(Timestamp, Offset)>,
+}
+
+/// The extent of the remembered request ids.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub struct RequestWindow {
+    /// How many.
+    pub count: u64,
+    /// How many bytes they are counted as.
+    pub bytes: u64,
+    /// The oldest.
+    pub oldest: Option<(Timestamp, Offset)>,
+}
+
+/// Why a header row could not be read.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum HeaderError {
+    /// Its format is unknown.
+    Format(u8),
+    /// Its bytes make no sense.
+    Damaged(String),
+}
+
+impl Header {
+    /// The header of a view to which nothing has been applied.
+    pub fn new(group: GroupId) -> Self {
+        Self {
+            group,
+            applied: Offset::ZERO,
+            term: Term(0),
+            time: Timestamp(0),
+            chain: Hash::ZERO,
+            state: Hash::ZERO,
+            semantics: 1,
+            config: Config::default(),
+            objects: 0,
+            entries: 0,
+            tombstones: 0,
+            floor: Offset(1),
+            version_floor: 0,
+            requests: RequestWindow::default(),
+            time_indexed: None,
+        }
+    }
+
+    #[allow(clippy::expect_used)]
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let mut row = vec![FORMAT];
+        bincode::encode_into_std_write(self, &mut row, bincode::config::standard())
+            .expect("invariant: plain numbers always encode into memory");
+        row
+    }
+
+    pub(crate) fn decode(row: &[u8]) -> Result<Self, HeaderError> {
+        let (&format, rest) = row.split_first().ok_or_else(|| HeaderError::Damaged("it is empty".into()))?;
+        if format != FORMAT {
+            return Err(HeaderError::Format(format));
+        }
+        let (header, used) = bincode::decode_from_slice(rest, bincode::config::standard())
+            .map_err(|error| HeaderError::Damaged(error.to_string()))?;
+        if used != rest.len() {
+            return Err(HeaderError::Damaged(format!("{} bytes are left over", rest.len() - used)));
+        }
+        Ok(header)
+    }
+}

@@ -1,0 +1,27 @@
+//! The bounds of this crate, in one place. Those that decide what apply does are part of its rules: a change is a
+//! new version of [`crate::SEMANTICS`].
+
+/// What a view keeps in memory of the objects it touched last, in bytes, about.
+pub(crate) const CACHE_BYTES: usize = 4 << 20;
+
+/// Rule: one `CollectTombstones` record forgets at most so many; another one goes on.
+pub const MAX_COLLECTED: usize = 1_000;
+
+/// Rule: each record forgets at most so many request ids.
+pub(crate) const MAX_REQUESTS_EVICTED: usize = 8;
+
+/// Rule: what a remembered request id is counted as besides twice its length (it is in two rows), in bytes.
+pub(crate) const REQUEST_BYTES: u64 = 96;
+
+/// Rule: a time-index row is written at least once for so many records, so that finding the offset of a time
+/// reads at most that many.
+pub(crate) const TIME_INDEX_RECORDS: u64 = 1_024;
+
+/// Records are read from the log and applied so many at a time when a view is rebuilt.
+pub(crate) const REBUILD_RECORDS: usize = 8_192;
+
+/// So many of these batches wait, read and decoded, while one is applied.
+pub(crate) const REBUILD_BATCHES: usize = 2;
+
+/// So many snapshots stay open for time travel.
+pub(crate) const OPEN_SNAPSHOTS: usize = 2;

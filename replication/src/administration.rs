@@ -100,16 +100,16 @@ impl Manager {
         let _changing = self.changing.lock().await;
         let collection = self.collection(name).ok_or_else(|| CatalogueError::NotFound(name.to_owned()))?;
         self.ready().await;
-        let deletion = self
-            .read_catalogue()?
-            .delete(name)
-            .ok_or_else(|| CatalogueError::NotFound(name.to_owned()))?;
+        let deletion =
+            self.read_catalogue()?.delete(name).ok_or_else(|| CatalogueError::NotFound(name.to_owned()))?;
         self.change(deletion).await?;
         self.collections.write().remove(name);
         let (ready, failed): (Vec<_>, Vec<_>) = collection.partitions().partition(Result::is_ok);
         self.unsettle(ready.len(), failed.len());
-        blocking(move || ready.iter().flatten().for_each(|partition| partition.close("the collection was deleted")))
-            .await;
+        blocking(move || {
+            ready.iter().flatten().for_each(|partition| partition.close("the collection was deleted"))
+        })
+        .await;
         self.finish_removals(&self.read_catalogue()?).await;
         Ok(())
     }
@@ -128,8 +128,7 @@ impl Manager {
         self.change(catalogue.create(definition, bootstrap, Timestamp::now())).await?;
         let name = definition.name.clone();
         let created = self.read_catalogue()?;
-        let placed =
-            created.collections.get(&name).ok_or_else(|| CatalogueError::NotFound(name.clone()))?;
+        let placed = created.collections.get(&name).ok_or_else(|| CatalogueError::NotFound(name.clone()))?;
         let collection = Collection::new(placed);
         self.collections.write().insert(name, Arc::clone(&collection));
         self.start(&collection);
@@ -150,10 +149,9 @@ impl Manager {
         }
         let groups: Vec<_> = catalogue.removing.iter().copied().collect();
         let opener = Arc::clone(&self.opener);
-        let removed = blocking(move || {
-            groups.into_iter().filter(|&group| remove(&opener, group)).collect::<Vec<_>>()
-        })
-        .await;
+        let removed =
+            blocking(move || groups.into_iter().filter(|&group| remove(&opener, group)).collect::<Vec<_>>())
+                .await;
         if let Err(error) = self.change(catalogue.removed(&removed)).await {
             tracing::warn!(%error, "the removal of deleted partitions is noted at the next start");
         }

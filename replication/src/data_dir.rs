@@ -6,6 +6,7 @@
 //! log/          the logs of all partitions
 //! views/G/      the view of group G
 //! snapshots/G/  its snapshots, one folder per offset
+//! scratch/G/    a second view of group G while it is proven
 //! ```
 
 use std::fs::{File, OpenOptions, TryLockError};
@@ -87,6 +88,9 @@ pub enum Error {
     /// There are files in it, but it was never a data directory.
     #[error("{} is not empty and not a data directory: choose an empty or new folder", .0.display())]
     Foreign(PathBuf),
+    /// There are no random numbers for a new node.
+    #[error("no random numbers: {0}")]
+    Random(getrandom::Error),
     /// The operating system refused.
     #[error("{}: {source}", path.display())]
     Io {
@@ -169,6 +173,11 @@ impl DataDir {
     /// Where the view of a group is.
     pub fn view(&self, group: GroupId) -> PathBuf {
         self.root.join("views").join(group.to_string())
+    }
+
+    /// Where a second view of a group is made for a while.
+    pub fn scratch(&self, group: GroupId) -> PathBuf {
+        self.root.join("scratch").join(group.to_string())
     }
 
     /// Where the snapshots of a group are.
@@ -254,7 +263,7 @@ fn lock(root: &Path) -> Result<File, Error> {
 }
 
 fn random() -> Result<u64, Error> {
-    getrandom::u64().map_err(|error| Error::Io { path: PathBuf::from("random"), source: error.into() })
+    getrandom::u64().map_err(|error| Error::Random(error))
 }
 
 fn io_error(path: &Path, source: io::Error) -> Error {

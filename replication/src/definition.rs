@@ -126,7 +126,9 @@ impl Replication {
             "basic" | "none" | "single" => Ok(Self::Local),
             "raft" | "mst" => Err(invalid(
                 "shard_type",
-                format!("this build does not replicate yet, so not by {shard_type}; expected basic, none or single"),
+                format!(
+                    "this build does not replicate yet, so not by {shard_type}; expected basic, none or single"
+                ),
             )),
             other => Err(invalid("shard_type", format!("{other:?}; expected basic, none or single"))),
         }
@@ -272,7 +274,9 @@ mod tests {
 
     #[test]
     fn retention_is_an_age_a_size_or_both() {
-        let parse = |text: &str| Definition::from_wire(wire("c", &[("retention", text)])).map(|d| d.options.retention);
+        let parse = |text: &str| {
+            Definition::from_wire(wire("c", &[("retention", text)])).map(|d| d.options.retention)
+        };
         let week = Duration::from_secs(7 * 24 * 3600);
         assert_eq!(parse("7d"), Ok(Retention { age: Some(week), bytes: None }));
         assert_eq!(parse("7d, 10GiB"), Ok(Retention { age: Some(week), bytes: Some(10 << 30) }));

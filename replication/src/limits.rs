@@ -27,12 +27,6 @@ impl Default for Limits {
     }
 }
 
-/// Records that are read and applied at once when a view catches up with its log.
-pub(crate) const REPLAY_RECORDS: usize = 1_024;
-
-/// Payload bytes that are read and applied at once when a view catches up with its log.
-pub(crate) const REPLAY_BYTES: usize = 8 << 20;
-
 /// Records that one batch of an event stream looks at.
 pub(crate) const STREAM_RECORDS: usize = 512;
 

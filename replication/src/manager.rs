@@ -109,6 +109,8 @@ pub struct Manager {
     pub(crate) collections: RwLock<BTreeMap<String, Arc<Collection>>>,
     /// Held while the catalogue is changed.
     pub(crate) changing: Mutex<()>,
+    /// Held while a view is proven: it costs the disk and a core.
+    pub(crate) proving: parking_lot::Mutex<()>,
     readiness: watch::Sender<Readiness>,
     opening: Arc<Semaphore>,
     stopping: CancellationToken,
@@ -133,6 +135,7 @@ impl Manager {
             catalogue,
             collections: RwLock::default(),
             changing: Mutex::default(),
+            proving: parking_lot::Mutex::default(),
             readiness: watch::Sender::new(Readiness::default()),
             opening: Arc::new(Semaphore::new(OPENING_AT_ONCE)),
             stopping: CancellationToken::new(),
@@ -249,8 +252,7 @@ impl Manager {
                 let _permit = manager.opening.acquire().await;
                 let opener = Arc::clone(&manager.opener);
                 let definition = collection.definition().clone();
-                let opened =
-                    blocking(move || opening::partition(&opener, &definition, index, group)).await;
+                let opened = blocking(move || opening::partition(&opener, &definition, index, group)).await;
                 manager.settle(&collection, index, opened);
             });
         }

@@ -26,7 +26,13 @@ pub struct Partition {
 }
 
 impl Partition {
-    pub(crate) fn new(class: &str, index: u32, replica: Replica, workers: &Workers, limits: Limits) -> Arc<Self> {
+    pub(crate) fn new(
+        class: &str,
+        index: u32,
+        replica: Replica,
+        workers: &Workers,
+        limits: Limits,
+    ) -> Arc<Self> {
         Arc::new(Self {
             class: class.to_owned(),
             index,
@@ -58,7 +64,7 @@ impl Partition {
 
     /// Its records, as far as they are committed and applied here.
     pub fn records(&self) -> Records<'_> {
-        Records::new(self.replica())
+        self.replica().records()
     }
 
     /// The first, last and durable offsets of its log.
@@ -120,10 +126,12 @@ impl Partition {
 
     /// What frees space, or keeps track of work that is under way, goes on when space is low.
     fn check_space(&self, body: &Body) -> Result<(), ProposeError> {
-        let space = &self.replica().log.space();
-        let needs_room = !matches!(body, Body::Trimmed(_) | Body::CollectTombstones(_) | Body::CursorMoved(_));
-        if needs_room && space.is_low() {
-            return Err(ProposeError::LowSpace { free: space.free(), reserve: space.reserve() });
+        let log = &self.replica().log;
+        let needs_room =
+            !matches!(body, Body::Trimmed(_) | Body::CollectTombstones(_) | Body::CursorMoved(_));
+        if needs_room && log.is_low_on_space() {
+            let space = log.space();
+            return Err(ProposeError::LowSpace { free: space.free, reserve: space.reserve });
         }
         Ok(())
     }

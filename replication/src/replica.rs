@@ -1,11 +1,11 @@
 //! One replica of a partition: its log and its view, and how the view follows the log.
 
-use odgm_log::store::{LogStore, ReadLimit};
+use odgm_log::store::LogStore;
 use odgm_log::{GroupId, Hash, NodeId, Offset};
-use odgm_projections::{ApplyError, Committed, View};
+use odgm_projections::{RebuildError, View};
 use tokio::sync::watch;
 
-use crate::limits::{REPLAY_BYTES, REPLAY_RECORDS};
+use crate::source::Records;
 
 /// The log and the view of one group on this node.
 pub(crate) struct Replica {
@@ -48,38 +48,20 @@ pub enum ReplicaError {
         /// The log's chain.
         log: Hash,
     },
-    /// The records that the view needs next have been trimmed.
-    #[error(
-        "the view of group {group} needs the records from offset {next}, but its log begins at {first}: bring back a \
-         snapshot of offset {} or later", first.previous()
-    )]
-    Gap {
-        /// The group.
-        group: GroupId,
-        /// The first offset needed.
-        next: Offset,
-        /// The first offset kept.
-        first: Offset,
-    },
     /// The log cannot be read.
     #[error(transparent)]
     Log(#[from] odgm_log::store::ReadError),
-    /// A record cannot be decoded.
-    #[error("group {group}, offset {offset}: {source}")]
-    Payload {
-        /// The group.
-        group: GroupId,
-        /// The record.
-        offset: Offset,
-        /// What is wrong with it.
-        source: odgm_log::PayloadError,
-    },
     /// The view cannot be opened.
     #[error(transparent)]
     View(#[from] odgm_projections::OpenError),
-    /// The view cannot apply a record.
-    #[error(transparent)]
-    Apply(#[from] ApplyError),
+    /// The view cannot follow the log.
+    #[error("the view of group {group} cannot follow its log: {source}")]
+    CatchUp {
+        /// The group.
+        group: GroupId,
+        /// Why.
+        source: RebuildError,
+    },
 }
 
 impl Replica {
@@ -94,6 +76,11 @@ impl Replica {
         catch_up(group, &log, &view, progress)?;
         let visible = watch::Sender::new(view.header().applied);
         Ok(Self { group, node, log, view, visible })
+    }
+
+    /// The records that readers may see.
+    pub(crate) fn records(&self) -> Records<'_> {
+        Records::visible(&self.log, self.group, &self.visible)
     }
 
     /// The newest offset that readers may see.
@@ -117,38 +104,14 @@ pub fn catch_up(
     if header.applied > bounds.durable {
         return Err(ReplicaError::ViewAhead { group, applied: header.applied, end: bounds.durable });
     }
-    let mut next = header.applied.next();
-    if next < bounds.first {
-        return Err(ReplicaError::Gap { group, next, first: bounds.first });
+    // A view that ends below the first record cannot be compared; that there is a gap is found next.
+    if header.applied.next() >= bounds.first {
+        let in_log = log.chain_at(group, header.applied)?;
+        if in_log != header.chain {
+            let offset = header.applied;
+            return Err(ReplicaError::OtherLog { group, offset, view: header.chain, log: in_log });
+        }
     }
-    let in_log = log.chain_at(group, header.applied)?;
-    if in_log != header.chain {
-        return Err(ReplicaError::OtherLog {
-            group,
-            offset: header.applied,
-            view: header.chain,
-            log: in_log,
-        });
-    }
-    while next <= bounds.durable {
-        let limit = ReadLimit { records: REPLAY_RECORDS, bytes: REPLAY_BYTES };
-        let mut records = log.read(group, next, limit)?;
-        records.retain(|record| record.offset <= bounds.durable);
-        let committed = decode(group, records)?;
-        let Some(last) = committed.last().map(|last| last.record.offset) else { break };
-        view.apply(&committed)?;
-        progress(last, bounds.durable);
-        next = last.next();
-    }
-    Ok(())
-}
-
-fn decode(group: GroupId, records: Vec<odgm_log::Record>) -> Result<Vec<Committed>, ReplicaError> {
-    records
-        .into_iter()
-        .map(|record| match record.decode() {
-            Ok(payload) => Ok(Committed { record, payload }),
-            Err(source) => Err(ReplicaError::Payload { group, offset: record.offset, source }),
-        })
-        .collect()
+    view.catch_up(&Records::through(log, group, bounds.durable), progress)
+        .map_err(|source| ReplicaError::CatchUp { group, source })
 }

@@ -26,7 +26,7 @@ pub(crate) enum Error {
     #[error(transparent)]
     Log(#[from] odgm_log::store::ReadError),
     #[error(transparent)]
-    Trim(#[from] odgm_log::store::AppendError),
+    Trim(#[from] odgm_log::store::ChangeError),
     #[error(transparent)]
     Source(#[from] odgm_projections::SourceError),
     #[error(transparent)]
@@ -173,9 +173,17 @@ mod tests {
     fn a_lease_holds_back_at_most_its_lag() {
         let head = Offset(1_000);
         assert_eq!(held_back(&[], head), Offset(u64::MAX), "nobody holds");
-        assert_eq!(held_back(&[cursor(10, 0)], head), Offset(u64::MAX), "a cursor without lease holds nothing");
+        assert_eq!(
+            held_back(&[cursor(10, 0)], head),
+            Offset(u64::MAX),
+            "a cursor without lease holds nothing"
+        );
         assert_eq!(held_back(&[cursor(900, 500)], head), Offset(901), "within its lag: all it has not seen");
         assert_eq!(held_back(&[cursor(10, 500)], head), Offset(500), "beyond its lag the lease breaks");
-        assert_eq!(held_back(&[cursor(900, 500), cursor(10, 200)], head), Offset(800), "the furthest back counts");
+        assert_eq!(
+            held_back(&[cursor(900, 500), cursor(10, 200)], head),
+            Offset(800),
+            "the furthest back counts"
+        );
     }
 }

@@ -1,34 +1,49 @@
-//! The records of a partition, as readers may see them.
+//! The records of a group, as far as somebody may see them.
 
-use odgm_log::store::{ReadError, ReadLimit};
-use odgm_log::{Offset, Record};
+use odgm_log::store::{LogStore, ReadError, ReadLimit};
+use odgm_log::{GroupId, Offset, Record};
 use odgm_projections::{RecordSource, SourceError};
+use tokio::sync::watch;
 
 use crate::limits::STREAM_BYTES;
-use crate::replica::Replica;
 
-/// The committed records that are applied on this replica.
+/// The records of a group up to an end.
 #[derive(Clone, Copy)]
 pub struct Records<'a> {
-    replica: &'a Replica,
+    log: &'a LogStore,
+    group: GroupId,
+    end: End<'a>,
+}
+
+#[derive(Clone, Copy)]
+enum End<'a> {
+    /// Moves with what is committed and applied on this replica.
+    Visible(&'a watch::Sender<Offset>),
+    Fixed(Offset),
 }
 
 impl<'a> Records<'a> {
-    pub(crate) fn new(replica: &'a Replica) -> Self {
-        Self { replica }
+    /// Those that are committed and applied on a replica, now and later.
+    pub(crate) fn visible(log: &'a LogStore, group: GroupId, visible: &'a watch::Sender<Offset>) -> Self {
+        Self { log, group, end: End::Visible(visible) }
     }
 
-    /// Records from `from` on, as many as both limits and what is visible allow; at least one if there is one.
+    /// Those up to an offset that is durable.
+    pub(crate) fn through(log: &'a LogStore, group: GroupId, last: Offset) -> Self {
+        Self { log, group, end: End::Fixed(last) }
+    }
+
+    /// Records from `from` on, as many as the limit and the end allow; at least one if there is one.
     ///
     /// # Errors
     /// [`ReadError::BelowFloor`] for what has been trimmed; other errors name the damaged record.
     pub fn read_limited(&self, from: Offset, limit: ReadLimit) -> Result<Vec<Record>, ReadError> {
-        let visible = self.replica.visible();
-        if from > visible {
+        let last = self.last();
+        if from > last {
             return Ok(Vec::new());
         }
-        let mut records = self.replica.log.read(self.replica.group, from, limit)?;
-        let seen = records.partition_point(|record| record.offset <= visible);
+        let mut records = self.log.read(self.group, from, limit)?;
+        let seen = records.partition_point(|record| record.offset <= last);
         records.truncate(seen);
         Ok(records)
     }
@@ -36,11 +51,14 @@ impl<'a> Records<'a> {
 
 impl RecordSource for Records<'_> {
     fn first(&self) -> Offset {
-        self.replica.log.bounds(self.replica.group).first
+        self.log.bounds(self.group).first
     }
 
     fn last(&self) -> Offset {
-        self.replica.visible()
+        match self.end {
+            End::Visible(visible) => *visible.borrow(),
+            End::Fixed(last) => last,
+        }
     }
 
     fn read(&self, from: Offset, limit: usize) -> Result<Vec<Record>, SourceError> {

@@ -9,8 +9,8 @@ use odgm_log::{Body, Cause, Offset, Payload};
 use odgm_projections::{ChangeKind, Outcome, RecordSource};
 use odgm_proto::oprc::CreateCollectionRequest;
 use odgm_replication::{
-    CatalogueError, Definition, EventReader, LookupError, Manager, Options, Partition, ProposeError, StartPoint,
-    StreamError,
+    CatalogueError, Definition, EventReader, LookupError, Manager, Options, Partition, ProposeError,
+    StartPoint, StreamError,
 };
 
 fn definition(name: &str, partitions: i32, options: &[(&str, &str)]) -> Definition {
@@ -69,12 +69,14 @@ async fn a_restarted_node_has_all_that_was_acknowledged() {
             write(&partition, put(&format!("object-{}", n % 7), "n", &n.to_string())).await;
         }
     }
-    let before: Vec<_> = ["rocksdb", "memory"].map(|name| dump(&manager.partition(name, 0).expect("there"))).into();
+    let before: Vec<_> =
+        ["rocksdb", "memory"].map(|name| dump(&manager.partition(name, 0).expect("there"))).into();
     manager.shutdown().await;
     drop(manager);
 
     let manager = start(dir.path()).await;
-    let after: Vec<_> = ["rocksdb", "memory"].map(|name| dump(&manager.partition(name, 0).expect("there"))).into();
+    let after: Vec<_> =
+        ["rocksdb", "memory"].map(|name| dump(&manager.partition(name, 0).expect("there"))).into();
     assert_eq!(before, after);
 
     // The view is only a projection: without it the log gives the same bytes.
@@ -170,7 +172,11 @@ async fn collections_come_and_go_and_the_bootstrapped_do_not_come_back() {
     let manager = start(dir.path()).await;
     manager.bootstrap(vec![definition("a", 2, &[]), definition("b", 3, &[])]).await.expect("nothing to do");
     assert!(manager.collection("a").is_none(), "a deleted collection does not come back");
-    assert_eq!(manager.collection("b").expect("there").partition_count(), 1, "a differing definition is ignored");
+    assert_eq!(
+        manager.collection("b").expect("there").partition_count(),
+        1,
+        "a differing definition is ignored"
+    );
 
     manager.create_collection(definition("a", 1, &[])).await.expect("an explicit creation is another matter");
     let partition = manager.partition("a", 0).expect("there");

@@ -8,7 +8,7 @@ use super::keys::{Link, Row};
 use super::options::MAX_APPEND_BYTES;
 use super::sync::{Mark, OnDurable, Waiting};
 use super::{LogStore, Store};
-use crate::chain::{self, CHECKPOINT_INTERVAL};
+use crate::chain::CHECKPOINT_INTERVAL;
 use crate::envelope::{ENVELOPE_HEADER, STORED_HEADER, encode_stored};
 use crate::ids::GroupId;
 use crate::record::{MAX_PAYLOAD_BYTES, Record};
@@ -82,7 +82,7 @@ impl Store {
         let mut batch = self.syncer.tables.batch(bytes + records.len() * per_record + BATCH_OVERHEAD);
         let mut head = before;
         for record in records {
-            head = Link { offset: record.offset, chain: chain::link(head.chain, record) };
+            head = head.after(record);
             writer.scratch.clear();
             encode_stored(group.id, record, &mut writer.scratch);
             batch.put_record(group.id, record.offset, &writer.scratch);

@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! table `log`     group 4 | offset 8                  -> stored value of the record (crate::envelope)
-//! table `meta`    group 4 | 0                         -> head: offset 8, chain 32, CRC-32C 4
+//! table `meta`    group 4 | 0                         -> head: offset 8, chain 32, bytes 8, CRC-32C 4
 //!                 group 4 | 1                         -> floor: the same, of the last record that was trimmed
 //!                 group 4 | 2 | offset 8              -> checkpoint: the same, at each multiple of 1,024
 //!                 group 4 | 3 | name                  -> note: bytes, CRC-32C 4
@@ -13,18 +13,32 @@
 //! The CRC of a row covers its key too, so that a row found under another key is noticed.
 
 use super::error::Corruption;
+use crate::chain;
 use crate::ids::{GroupId, Hash, Offset};
+use crate::record::Record;
 
 const HEAD: u8 = 0;
 const FLOOR: u8 = 1;
 const CHECKPOINT: u8 = 2;
 const NOTE: u8 = 3;
 
-/// A place in a log and the chain up to it.
+/// A place in a log, with the chain and the number of payload bytes up to it (trimmed ones included).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Link {
     pub offset: Offset,
     pub chain: Hash,
+    pub bytes: u64,
+}
+
+impl Link {
+    /// The place of the record that follows.
+    pub(super) fn after(self, record: &Record) -> Self {
+        Self {
+            offset: record.offset,
+            chain: chain::link(self.chain, record),
+            bytes: self.bytes + record.payload.len() as u64,
+        }
+    }
 }
 
 /// A row of `meta` that holds a [`Link`].
@@ -123,13 +137,17 @@ pub(super) fn checkpoint_offset(key: &[u8]) -> Option<Offset> {
     <[u8; 8]>::try_from(offset).ok().map(|offset| Offset(u64::from_be_bytes(offset)))
 }
 
+/// The bytes of a [`Link`] before its CRC.
+const LINK_BYTES: usize = 48;
+
 /// The value of a head, floor or checkpoint row.
-pub(super) fn encode_link(key: &[u8], link: Link) -> [u8; 44] {
-    let mut value = [0; 44];
+pub(super) fn encode_link(key: &[u8], link: Link) -> [u8; LINK_BYTES + 4] {
+    let mut value = [0; LINK_BYTES + 4];
     value[..8].copy_from_slice(&link.offset.0.to_be_bytes());
     value[8..40].copy_from_slice(&link.chain.0);
-    let crc = row_crc(key, &value[..40]);
-    value[40..].copy_from_slice(&crc.to_be_bytes());
+    value[40..LINK_BYTES].copy_from_slice(&link.bytes.to_be_bytes());
+    let crc = row_crc(key, &value[..LINK_BYTES]);
+    value[LINK_BYTES..].copy_from_slice(&crc.to_be_bytes());
     value
 }
 
@@ -137,12 +155,17 @@ pub(super) fn encode_link(key: &[u8], link: Link) -> [u8; 44] {
 pub(super) fn decode_link(group: GroupId, row: Row, key: &[u8], value: &[u8]) -> Result<Link, Corruption> {
     let damaged = |reason: String| Corruption::Meta { group, row: row.name(), reason };
     let body = checked(key, value).map_err(damaged)?;
-    let (Some((offset, chain)), 40) = (body.split_first_chunk(), body.len()) else {
-        return Err(damaged(format!("{} bytes where 40 were expected", body.len())));
+    let Ok(body) = <&[u8; LINK_BYTES]>::try_from(body) else {
+        return Err(damaged(format!("{} bytes where {LINK_BYTES} were expected", body.len())));
     };
-    let mut hash = Hash::ZERO;
-    hash.0.copy_from_slice(chain);
-    Ok(Link { offset: Offset(u64::from_be_bytes(*offset)), chain: hash })
+    let number = |at: usize| {
+        let mut bytes = [0; 8];
+        bytes.copy_from_slice(&body[at..at + 8]);
+        u64::from_be_bytes(bytes)
+    };
+    let mut chain = Hash::ZERO;
+    chain.0.copy_from_slice(&body[8..40]);
+    Ok(Link { offset: Offset(number(0)), chain, bytes: number(40) })
 }
 
 /// The value of a note.

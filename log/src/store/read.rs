@@ -6,7 +6,7 @@ use super::group::{Group, State};
 use super::keys::Link;
 use super::options::ReadLimit;
 use super::tables::{Cursor, Scan};
-use crate::chain;
+use crate::chain::CHECKPOINT_INTERVAL;
 use crate::ids::{GroupId, Hash, Offset};
 use crate::record::Record;
 
@@ -49,6 +49,35 @@ impl LogStore {
         }
     }
 
+    /// Where the newest `bytes` of payload begin: a record at or before the first of them, to within a checkpoint's
+    /// interval. The first record that is kept, if there are not so many.
+    ///
+    /// # Errors
+    /// [`ReadError::Corrupt`] if a checkpoint cannot be trusted.
+    pub fn first_within(&self, group: GroupId, bytes: u64) -> Result<Offset, ReadError> {
+        let Some(group) = self.find(group) else { return Ok(Offset(1)) };
+        let (floor, head) = {
+            let state = group.state.read();
+            (state.floor, state.head)
+        };
+        // Checkpoint `low` leaves enough behind it, `high` does not.
+        let (mut low, mut high) =
+            (floor.offset.0 / CHECKPOINT_INTERVAL, head.offset.0 / CHECKPOINT_INTERVAL + 1);
+        let mut first = floor.offset.next();
+        while low + 1 < high {
+            let middle = low + (high - low) / 2;
+            let offset = Offset(middle * CHECKPOINT_INTERVAL);
+            let link = self.store.syncer.tables.checkpoint(group.id, offset)?;
+            // It is missing if it was trimmed since: all before it is gone.
+            if link.is_none_or(|link| head.bytes.saturating_sub(link.bytes) >= bytes) {
+                (low, first) = (middle, offset.next());
+            } else {
+                high = middle;
+            }
+        }
+        Ok(first)
+    }
+
     pub(super) fn link_at(&self, group: &Group, offset: Offset) -> Result<Link, ReadError> {
         let tables = &self.store.syncer.tables;
         let (mut link, mut cursor) = {
@@ -70,7 +99,7 @@ impl LogStore {
         };
         while link.offset < offset {
             let record = cursor.next()?;
-            link = Link { offset: record.offset, chain: chain::link(link.chain, &record) };
+            link = link.after(&record);
         }
         Ok(link)
     }

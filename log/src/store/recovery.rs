@@ -14,7 +14,6 @@ use super::options::Options;
 use super::space::SpaceWatch;
 use super::tables::{Scan, Tables};
 use super::watermarks::Watermarks;
-use crate::chain;
 use crate::ids::{GroupId, Offset};
 
 /// What makes up a store.
@@ -143,7 +142,7 @@ fn check_tail(tables: &Tables, end: &Ends) -> Result<(), Corruption> {
     let mut cursor = tables.cursor(group, link.offset.next(), Scan::Part);
     while link.offset < head.offset {
         let record = cursor.next()?;
-        link = Link { offset: record.offset, chain: chain::link(link.chain, &record) };
+        link = link.after(&record);
     }
     if link.chain != head.chain {
         let (expected, found) = (head.chain, link.chain);

@@ -157,11 +157,6 @@ impl Tables {
             keys::record_key(group, below.previous()),
         )
     }
-
-    #[cfg(test)]
-    pub(super) fn put_raw_record(&self, group: GroupId, offset: Offset, value: &[u8]) {
-        self.db.put_cf(self.log(), keys::record_key(group, offset), value).unwrap();
-    }
 }
 
 /// Why records are read.

@@ -5,7 +5,7 @@ use super::error::{Corruption, VerifyError};
 use super::group::Group;
 use super::keys::{Link, Row};
 use super::tables::{Cursor, Scan};
-use crate::chain::{self, CHECKPOINT_INTERVAL};
+use crate::chain::CHECKPOINT_INTERVAL;
 use crate::ids::{GroupId, Hash, Offset};
 
 /// After so many records the reading position is taken anew, so that a long check does not keep deleted files alive.
@@ -59,7 +59,7 @@ impl LogStore {
             let end = head.offset.min(Offset(reached.offset.0.saturating_add(RECORDS_PER_PAGE)));
             while reached.offset < end {
                 let record = cursor.next()?;
-                reached = Link { offset: record.offset, chain: chain::link(reached.chain, &record) };
+                reached = reached.after(&record);
                 if reached.offset.0.is_multiple_of(CHECKPOINT_INTERVAL) {
                     self.compare_checkpoint(&group, reached)?;
                     progress(reached.offset, head.offset);

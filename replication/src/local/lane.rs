@@ -168,8 +168,11 @@ impl InFlight {
             waiting.push((proposal.reply, proposal.admission));
         }
         let last = offset;
-        let appended =
-            replica.log.append(replica.group, &records, Box::new(move |synced| on_durable(synced.map(|()| last))));
+        let appended = replica.log.append(
+            replica.group,
+            &records,
+            Box::new(move |synced| on_durable(synced.map(|()| last))),
+        );
         let committed = records
             .into_iter()
             .zip(payloads)

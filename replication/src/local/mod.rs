@@ -48,7 +48,9 @@ impl Workers {
             let (sender, receiver) = crossbeam_channel::unbounded();
             let worker = Worker { inbox: receiver, outbox: sender.clone(), lanes: HashMap::new() };
             threads.push(
-                std::thread::Builder::new().name(format!("partitions-{index}")).spawn(move || worker.run())?,
+                std::thread::Builder::new()
+                    .name(format!("partitions-{index}"))
+                    .spawn(move || worker.run())?,
             );
             inboxes.push(sender);
         }
@@ -102,7 +104,7 @@ impl Replicator for Local {
         let (done, drained) = crossbeam_channel::bounded(1);
         if self.worker.send(Message::Drain(Arc::clone(&self.lane), done)).is_ok() {
             // An error says that the worker has gone: nothing is in flight any more.
-            drop(drained.recv());
+            let _ = drained.recv();
         }
     }
 
@@ -150,7 +152,10 @@ impl Worker {
             self.fill(lane);
             let entry = self.lanes.entry(group).or_default();
             if entry.in_flight.may_sleep(lane) {
-                entry.drained.drain(..).for_each(|done| drop(done.send(())));
+                for done in entry.drained.drain(..) {
+                    // Whoever waited may have given up.
+                    let _ = done.send(());
+                }
                 self.lanes.remove(&group);
                 return;
             }

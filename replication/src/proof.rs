@@ -1,0 +1,180 @@
+//! Proving that a view is exactly what its log says.
+//!
+//! The log (from the oldest snapshot on, where it has been trimmed) is replayed into a fresh view in a folder of its
+//! own, and the texts of both views are compared line by line. Writes go on meanwhile: the text of the serving view
+//! is taken first, and the replay ends at its offset.
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, BufWriter, Lines, Write};
+use std::path::{Path, PathBuf};
+
+use odgm_log::{Hash, Offset};
+use odgm_projections::storage::{Engine, Resources};
+use odgm_projections::{RebuildError, Start, View, ViewOptions, rebuild};
+
+use crate::manager::Manager;
+use crate::partition::Partition;
+use crate::source::Records;
+
+/// What was proven.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Proven {
+    /// The offset up to which the view was compared.
+    pub offset: Offset,
+    /// The state hash there.
+    pub state: Hash,
+}
+
+/// Why it could not be proven.
+#[derive(Debug, thiserror::Error)]
+pub enum ProofError {
+    /// The view is not what the log says.
+    #[error(
+        "the view is not what the log says at offset {offset}: line {line} is {found:?}, from the log {expected:?}; \
+         stop the node and rebuild the view"
+    )]
+    Differs {
+        /// The offset of both views.
+        offset: Offset,
+        /// The line of the dump.
+        line: u64,
+        /// What the log gives.
+        expected: String,
+        /// What the view has.
+        found: String,
+    },
+    /// The log cannot be replayed.
+    #[error(transparent)]
+    Rebuild(#[from] RebuildError),
+    /// A view cannot be written as text.
+    #[error(transparent)]
+    Dump(#[from] odgm_projections::DumpError),
+    /// A file cannot be written or read.
+    #[error("{path}: {source}", path = path.display())]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// The system's answer.
+        source: io::Error,
+    },
+}
+
+impl Manager {
+    /// Compares the view of a partition with what its log gives. `progress` hears of the replayed and the last
+    /// offset. Blocks; one proof of a partition at a time.
+    ///
+    /// # Errors
+    /// [`ProofError::Differs`] with the first difference; others where nothing could be proven.
+    pub fn prove_view(
+        &self,
+        partition: &Partition,
+        progress: &mut dyn FnMut(Offset, Offset),
+    ) -> Result<Proven, ProofError> {
+        let _one_at_a_time = self.proving.lock();
+        let data = &self.opener.data;
+        let scratch = data.scratch(partition.group());
+        remove(&scratch)?;
+        let proven = compare(partition, &scratch, data.snapshots(partition.group()), progress);
+        remove(&scratch)?;
+        proven
+    }
+}
+
+fn compare(
+    partition: &Partition,
+    scratch: &Path,
+    snapshots: PathBuf,
+    progress: &mut dyn FnMut(Offset, Offset),
+) -> Result<Proven, ProofError> {
+    let served = scratch.join("served.txt");
+    let failed = |source| ProofError::Io { path: served.clone(), source };
+    std::fs::create_dir_all(scratch).map_err(failed)?;
+    let mut file = BufWriter::new(File::create(&served).map_err(failed)?);
+    let header = partition.view().dump(&mut file)?;
+    file.flush().map_err(failed)?;
+
+    let replica = partition.replica();
+    let start = match partition.view().snapshots().first() {
+        Some(&oldest) if header.floor > Offset(1) => Start::Snapshot(oldest),
+        _ => Start::Beginning,
+    };
+    let options = ViewOptions {
+        group: partition.group(),
+        engine: Engine::RocksDb,
+        dir: scratch.join("view"),
+        snapshots,
+        resources: Resources::default(),
+    };
+    let records = Records::through(&replica.log, replica.group, header.applied);
+    let rebuilt = rebuild(&options, start, &records, progress)?;
+    let file = BufReader::new(File::open(&served).map_err(failed)?);
+    find_difference(&rebuilt, file.lines(), header.applied)?;
+    Ok(Proven { offset: header.applied, state: header.state })
+}
+
+fn find_difference(rebuilt: &View, served: Lines<BufReader<File>>, offset: Offset) -> Result<(), ProofError> {
+    let mut comparison = Comparison { served, line: 0, partial: Vec::new(), difference: None };
+    let dumped = rebuilt.dump(&mut comparison);
+    if comparison.difference.is_none() {
+        dumped?;
+        comparison.end();
+    }
+    match comparison.difference {
+        None => Ok(()),
+        Some((expected, found)) => {
+            Err(ProofError::Differs { offset, line: comparison.line, expected, found })
+        }
+    }
+}
+
+/// Takes the text of the rebuilt view and holds it against the lines of the one that serves.
+struct Comparison {
+    served: Lines<BufReader<File>>,
+    line: u64,
+    partial: Vec<u8>,
+    /// Expected and found.
+    difference: Option<(String, String)>,
+}
+
+impl Comparison {
+    fn line(&mut self, expected: &str) -> io::Result<()> {
+        self.line += 1;
+        let found = self.served.next().transpose()?.unwrap_or_default();
+        if found != expected {
+            self.difference = Some((expected.to_owned(), found));
+            return Err(io::Error::other("the texts differ"));
+        }
+        Ok(())
+    }
+
+    fn end(&mut self) {
+        if let Some(Ok(found)) = self.served.next() {
+            self.line += 1;
+            self.difference = Some((String::new(), found));
+        }
+    }
+}
+
+impl Write for Comparison {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.partial.extend_from_slice(bytes);
+        while let Some(end) = self.partial.iter().position(|byte| *byte == b'\n') {
+            let line: Vec<u8> = self.partial.drain(..=end).collect();
+            self.line(&String::from_utf8_lossy(&line[..end]))?;
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn remove(folder: &Path) -> Result<(), ProofError> {
+    match std::fs::remove_dir_all(folder) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => {
+            Err(ProofError::Io { path: folder.to_owned(), source })
+        }
+        _ => Ok(()),
+    }
+}

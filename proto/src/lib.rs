@@ -3,6 +3,7 @@
 //! `proto/oprc/*.proto` is the contract with existing clients of every generation, [`oprc`]; `proto/odgm/v1/odgm.proto`
 //! is ODGM's own API, [`odgm::v1`]. Maps are sorted and `bytes` fields are [`bytes::Bytes`].
 
+mod json;
 pub mod metadata;
 
 /// Object data, functions and collections, as existing clients speak them.

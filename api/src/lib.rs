@@ -6,6 +6,7 @@ mod cursor;
 pub mod identity;
 pub mod logging;
 pub mod node;
+pub mod record_json;
 mod request;
 mod server;
 mod services;

@@ -182,6 +182,11 @@ impl Manager {
         &self.catalogue
     }
 
+    /// The directory of this node.
+    pub fn data_dir(&self) -> &DataDir {
+        &self.opener.data
+    }
+
     /// The log store of this node.
     pub fn log(&self) -> &LogStore {
         &self.opener.log

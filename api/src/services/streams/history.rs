@@ -27,16 +27,20 @@ const CHUNK_BYTES: usize = 1 << 20;
 pub(super) async fn open(shared: &Shared, request: HistoryRequest) -> Result<History, Status> {
     let id = shared.rules.identity.check(Kind::Object, request.object_id)?;
     let partition = shared.partition(&request.cls_id, request.partition_id)?;
-    let (from, limit) = (Offset(request.from_offset), list::limit(request.limit));
+    let (oldest, limit) = (Offset(request.from_offset), list::limit(request.limit));
+    let newest_first = request.newest_first;
     let selection = Selection::all(request.with_values);
     let found = Arc::clone(&partition);
     let changes = blocking(move || {
-        found.view().history(&id, from, request.newest_first, limit).map_err(|error| past(&error))
+        let begin = if newest_first { Offset(u64::MAX) } else { oldest };
+        let mut changes = found.view().history(&id, begin, newest_first, limit).map_err(|error| past(&error))?;
+        changes.retain(|change| change.offset >= oldest);
+        Ok(changes)
     });
     let reader = Reader { changes: changes.await?.into_iter(), partition, selection };
     let chunks = stream::try_unfold(reader, |mut reader| async {
         if reader.changes.len() == 0 {
-            return Ok(None);
+            return Ok::<_, Status>(None);
         }
         blocking(move || Ok(Some((reader.chunk()?, reader)))).await
     });

@@ -1,0 +1,127 @@
+//! `odgm.v1.Admin`: collections, partitions and their proofs.
+
+mod describe;
+mod dump;
+mod verify;
+
+use std::sync::Arc;
+
+use odgm_proto::odgm::v1::admin_server::Admin as Service;
+use odgm_proto::odgm::v1::{
+    CreateCollectionRequest, CreateCollectionResponse, DeleteCollectionRequest, DeleteCollectionResponse,
+    DescribeCollectionRequest, DescribeCollectionResponse, DumpLogRequest, DumpViewRequest, GetNodeRequest,
+    GetNodeResponse, ListCollectionsRequest, ListCollectionsResponse, ListPartitionsRequest,
+    ListPartitionsResponse, VerifyRequest,
+};
+use odgm_replication::{CatalogueError, Definition};
+use tonic::{Request, Response, Status};
+
+use super::Shared;
+use crate::status::{self, not_applied};
+
+/// The service.
+pub(crate) struct Admin(pub(crate) Arc<Shared>);
+
+#[tonic::async_trait]
+impl Service for Admin {
+    type VerifyStream = verify::Progress;
+    type VerifyViewStream = verify::Progress;
+    type DumpLogStream = dump::Log;
+    type DumpViewStream = dump::Text;
+
+    async fn create_collection(
+        &self,
+        request: Request<CreateCollectionRequest>,
+    ) -> Result<Response<CreateCollectionResponse>, Status> {
+        let wire = request.into_inner().collection.ok_or_else(|| {
+            not_applied(Status::invalid_argument("collection required: expected a definition with at least a name"))
+        })?;
+        let definition = Definition::from_wire(wire).map_err(|error| catalogue(&error.into()))?;
+        let created = self.0.manager.create_collection(definition).await.map_err(|error| catalogue(&error))?;
+        Ok(Response::new(CreateCollectionResponse { collection: Some(describe::collection(&created)) }))
+    }
+
+    async fn list_collections(
+        &self,
+        _: Request<ListCollectionsRequest>,
+    ) -> Result<Response<ListCollectionsResponse>, Status> {
+        let collections = self.0.manager.collections();
+        let collections = collections.iter().map(|collection| describe::collection(collection)).collect();
+        Ok(Response::new(ListCollectionsResponse { collections }))
+    }
+
+    async fn describe_collection(
+        &self,
+        request: Request<DescribeCollectionRequest>,
+    ) -> Result<Response<DescribeCollectionResponse>, Status> {
+        let collection = self.0.collection(&request.into_inner().name)?;
+        Ok(Response::new(DescribeCollectionResponse {
+            collection: Some(describe::collection(&collection)),
+            partitions: describe::partitions(&collection).collect(),
+        }))
+    }
+
+    async fn delete_collection(
+        &self,
+        request: Request<DeleteCollectionRequest>,
+    ) -> Result<Response<DeleteCollectionResponse>, Status> {
+        let name = request.into_inner().name;
+        self.0.manager.delete_collection(&name).await.map_err(|error| catalogue(&error))?;
+        Ok(Response::new(DeleteCollectionResponse {}))
+    }
+
+    async fn list_partitions(
+        &self,
+        request: Request<ListPartitionsRequest>,
+    ) -> Result<Response<ListPartitionsResponse>, Status> {
+        let class = request.into_inner().cls_id;
+        let collections =
+            if class.is_empty() { self.0.manager.collections() } else { vec![self.0.collection(&class)?] };
+        let partitions = collections.iter().flat_map(|collection| describe::partitions(collection)).collect();
+        Ok(Response::new(ListPartitionsResponse { partitions }))
+    }
+
+    async fn verify(&self, request: Request<VerifyRequest>) -> Result<Response<Self::VerifyStream>, Status> {
+        verify::log(&self.0, &request.into_inner()).map(Response::new)
+    }
+
+    async fn verify_view(
+        &self,
+        request: Request<VerifyRequest>,
+    ) -> Result<Response<Self::VerifyViewStream>, Status> {
+        verify::view(&self.0, &request.into_inner()).map(Response::new)
+    }
+
+    async fn dump_log(&self, request: Request<DumpLogRequest>) -> Result<Response<Self::DumpLogStream>, Status> {
+        dump::log(&self.0, &request.into_inner()).map(Response::new)
+    }
+
+    async fn dump_view(
+        &self,
+        request: Request<DumpViewRequest>,
+    ) -> Result<Response<Self::DumpViewStream>, Status> {
+        dump::view(&self.0, &request.into_inner()).map(Response::new)
+    }
+
+    async fn get_node(&self, _: Request<GetNodeRequest>) -> Result<Response<GetNodeResponse>, Status> {
+        Ok(Response::new(GetNodeResponse {
+            node_id: self.0.manager.node_id().get(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            metrics: describe::metrics(&self.0),
+        }))
+    }
+}
+
+/// Why the catalogue of collections was not changed.
+fn catalogue(error: &CatalogueError) -> Status {
+    let message = error.to_string();
+    not_applied(match error {
+        CatalogueError::AlreadyExists(_) => Status::already_exists(message),
+        CatalogueError::NotFound(_) => Status::not_found(message),
+        CatalogueError::Invalid(_) => Status::invalid_argument(message),
+        CatalogueError::TooManyPartitions { .. } => Status::resource_exhausted(message),
+        CatalogueError::Conflict => Status::aborted(message),
+        CatalogueError::Propose(error) => return status::from_proposal(error),
+        CatalogueError::Read(_) => status::internal(message),
+    })
+}

@@ -1,0 +1,97 @@
+//! Collections, partitions and the node, as they are at this moment.
+
+use odgm_proto::odgm::v1;
+use odgm_replication::{Collection, LookupError, Partition};
+
+use crate::services::Shared;
+
+/// What a collection is.
+pub(super) fn collection(collection: &Collection) -> v1::Collection {
+    v1::Collection {
+        definition: Some(collection.definition().wire.clone()),
+        groups: collection.groups().map(|group| group.get()).collect(),
+        created_ms: collection.created().as_millis(),
+    }
+}
+
+/// How each partition of a collection is.
+pub(super) fn partitions(collection: &Collection) -> impl Iterator<Item = v1::Partition> + '_ {
+    let groups = collection.groups();
+    (0..).zip(groups).zip(collection.partitions()).map(|((index, group), partition)| {
+        let named = v1::Partition {
+            cls_id: collection.definition().name.clone(),
+            partition_id: index,
+            group: group.get(),
+            ..Default::default()
+        };
+        match partition {
+            Ok(partition) => serving(named, &partition),
+            Err(LookupError::Failed { reason, .. }) => {
+                v1::Partition { state: "failed".into(), reason: Some(reason), ..named }
+            }
+            Err(_) => v1::Partition { state: "starting".into(), ..named },
+        }
+    })
+}
+
+fn serving(named: v1::Partition, partition: &Partition) -> v1::Partition {
+    let header = partition.view().header();
+    let bounds = partition.bounds();
+    let failure = partition.failure();
+    v1::Partition {
+        state: if failure.is_some() { "failed" } else { "ready" }.to_owned(),
+        reason: failure.map(|failure| failure.to_string()),
+        first_offset: bounds.first.get(),
+        durable_offset: bounds.durable.get(),
+        applied_offset: header.applied.get(),
+        objects: header.objects,
+        entries: header.entries,
+        chain: header.chain.to_string(),
+        state_hash: header.state.to_string(),
+        ..named
+    }
+}
+
+/// What the node has done and holds.
+pub(super) fn metrics(shared: &Shared) -> Vec<v1::Metric> {
+    let log = shared.manager.log_stats();
+    let readiness = *shared.manager.readiness().borrow();
+    let collections = shared.manager.collections();
+    let mut totals = Totals::default();
+    for partition in collections.iter().flat_map(|collection| collection.partitions().flatten()) {
+        let header = partition.view().header();
+        totals.objects += header.objects;
+        totals.entries += header.entries;
+        totals.in_flight += partition.in_flight() as u64;
+    }
+    let subscriptions = shared.limits.subscriptions - shared.subscriptions.available_permits();
+    vec![
+        metric("log_fsyncs_total", log.fsyncs, "syncs of the log to disk since the start"),
+        metric("log_appends_total", log.appends, "appends since the start, each of one batch"),
+        metric("log_records_total", log.records, "records appended since the start"),
+        metric("log_bytes_total", log.bytes, "payload bytes appended since the start"),
+        metric("log_cache_hits_total", log.cache_hits, "reads of the log answered from memory"),
+        metric("log_cache_misses_total", log.cache_misses, "reads of the log that went to disk"),
+        metric("collections", collections.len() as u64, "collections of this node"),
+        metric("partitions_starting", readiness.starting as u64, "partitions that catch up with their log"),
+        metric("partitions_ready", readiness.ready as u64, "partitions in service"),
+        metric("partitions_failed", readiness.failed as u64, "partitions out of service"),
+        metric("objects", totals.objects, "objects that exist"),
+        metric("entries", totals.entries, "entries that exist"),
+        metric("writes_in_flight", totals.in_flight, "writes that wait to be durable and applied"),
+        metric("subscriptions", subscriptions as u64, "subscriptions that are open"),
+    ]
+}
+
+#[derive(Default)]
+struct Totals {
+    objects: u64,
+    entries: u64,
+    in_flight: u64,
+}
+
+// Counters beyond 2^53 would be shown rounded.
+#[allow(clippy::cast_precision_loss)]
+fn metric(name: &str, value: u64, help: &str) -> v1::Metric {
+    v1::Metric { name: name.to_owned(), value: value as f64, help: help.to_owned() }
+}

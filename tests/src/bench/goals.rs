@@ -1,0 +1,101 @@
+//! The floors and goals that the figures are held against. A miss is reported and fails nothing.
+
+use std::fmt;
+
+use serde::Serialize;
+
+use super::load::{Load, Operation, Shape};
+use super::report::{Table, ratios};
+use super::servers::Target;
+use super::targets::Subject;
+
+/// Where a figure should lie.
+#[derive(Clone, Copy, Debug, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Bound {
+    AtLeast(f64),
+    AtMost(f64),
+    Below(f64),
+}
+
+impl Bound {
+    fn holds(self, figure: f64) -> bool {
+        match self {
+            Self::AtLeast(bound) => figure >= bound,
+            Self::AtMost(bound) => figure <= bound,
+            Self::Below(bound) => figure < bound,
+        }
+    }
+}
+
+impl fmt::Display for Bound {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::AtLeast(bound) => write!(f, ">= {bound}"),
+            Self::AtMost(bound) => write!(f, "<= {bound}"),
+            Self::Below(bound) => write!(f, "< {bound}"),
+        }
+    }
+}
+
+/// One figure with its floor and goal.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(super) struct Judgement {
+    pub(super) what: &'static str,
+    /// None when the targets that it compares were not all measured.
+    pub(super) measured: Option<f64>,
+    pub(super) floor: Bound,
+    pub(super) floor_met: Option<bool>,
+    pub(super) goal: Bound,
+    pub(super) goal_met: Option<bool>,
+}
+
+impl Judgement {
+    /// Holds `measured` against its bounds.
+    pub(super) fn new(what: &'static str, measured: Option<f64>, floor: Bound, goal: Bound) -> Self {
+        let floor_met = measured.map(|figure| floor.holds(figure));
+        let goal_met = measured.map(|figure| goal.holds(figure));
+        Self { what, measured, floor, floor_met, goal, goal_met }
+    }
+}
+
+const ONE: Shape = Shape { connections: 1, in_flight: 1 };
+const MANY: Shape = Shape { connections: 4, in_flight: 32 };
+
+/// Holds the medians of the tables against the floors and goals.
+pub(super) fn judge(tables: &[Table]) -> Vec<Judgement> {
+    use Bound::{AtLeast, AtMost, Below};
+    use Operation::{GetValue, SetValue};
+
+    let find = |operation, shape| tables.iter().find(|table| table.load == Load { operation, shape });
+    let ratio = |operation, subject, to: &str| {
+        let row = find(operation, MANY)?.row(subject)?;
+        row.ratio_to.get(to).map(|spread| spread.median)
+    };
+    let calls = Subject::calls(Target::Odgm);
+    let stream = Subject::stream(Target::Odgm);
+    let put_latency = || {
+        let table = find(SetValue, ONE)?;
+        let (ours, etcd) = (table.row(calls)?, table.row(Subject::calls(Target::Etcd))?);
+        ratios(&ours.rounds, &etcd.rounds, |round| round.p50_us).map(|spread| spread.median)
+    };
+    let judge = Judgement::new;
+    vec![
+        judge(
+            "SetValue 4x32, of the ceiling",
+            ratio(SetValue, calls, "ceiling"),
+            AtLeast(0.55),
+            AtLeast(0.65),
+        ),
+        judge("SetValue 4x32, of etcd", ratio(SetValue, calls, "etcd"), AtLeast(1.5), AtLeast(2.0)),
+        judge("GetValue 4x32, of the ceiling", ratio(GetValue, calls, "ceiling"), AtLeast(0.8), AtLeast(0.9)),
+        judge("GetValue 4x32, of etcd", ratio(GetValue, calls, "etcd"), AtLeast(1.25), AtLeast(1.25)),
+        judge("SetValue 1x1, p50, of etcd's", put_latency(), AtMost(1.2), Below(1.0)),
+        judge(
+            "write stream 4x32, of Redis SET 4x32",
+            ratio(SetValue, stream, "redis"),
+            AtLeast(0.8),
+            AtLeast(1.0),
+        ),
+    ]
+}

@@ -1,0 +1,225 @@
+//! The closed loop: each of N connections has M requests in flight, and sends the next when one is answered.
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use clap::ValueEnum;
+use serde::Serialize;
+use tokio::task::JoinSet;
+
+use super::workload::{Random, VALUE_BYTES, Workload};
+use crate::Result;
+
+/// What is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, ValueEnum)]
+pub(super) enum Operation {
+    /// Write one value.
+    SetValue,
+    /// Read one value.
+    GetValue,
+}
+
+/// How much of it at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+pub(super) struct Shape {
+    /// Connections, or streams each on its own connection.
+    pub(super) connections: usize,
+    /// Requests in flight on each.
+    pub(super) in_flight: usize,
+}
+
+/// One table of the report.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+pub(super) struct Load {
+    pub(super) operation: Operation,
+    pub(super) shape: Shape,
+}
+
+impl Load {
+    /// Every load, in the order of the report.
+    pub(super) fn all() -> impl Iterator<Item = Self> {
+        const SHAPES: [(usize, usize); 3] = [(1, 1), (4, 32), (8, 64)];
+        [Operation::SetValue, Operation::GetValue].into_iter().flat_map(|operation| {
+            SHAPES.map(|(connections, in_flight)| Self { operation, shape: Shape { connections, in_flight } })
+        })
+    }
+}
+
+impl std::fmt::Display for Load {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Shape { connections, in_flight } = self.shape;
+        write!(f, "{:?} {connections}x{in_flight}", self.operation)
+    }
+}
+
+/// How long a visit lasts.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Timing {
+    pub(super) warm_up: Duration,
+    pub(super) measured: Duration,
+}
+
+/// The part of a visit that counts.
+#[derive(Clone, Copy, Debug)]
+struct Window {
+    begin: Instant,
+    end: Instant,
+}
+
+impl Window {
+    fn starting_now(timing: Timing) -> Self {
+        let begin = Instant::now() + timing.warm_up;
+        Self { begin, end: begin + timing.measured }
+    }
+}
+
+/// Latencies of the requests that were answered within the window.
+#[derive(Debug)]
+pub(super) struct Samples {
+    /// Nanoseconds, in no order.
+    pub(super) nanos: Vec<u32>,
+    /// All answers, those outside of the window too.
+    pub(super) answered: u64,
+    /// How long the window was.
+    pub(super) measured: Duration,
+}
+
+impl Samples {
+    fn new(measured: Duration) -> Self {
+        Self { nanos: Vec::new(), answered: 0, measured }
+    }
+
+    fn note(&mut self, window: Window, sent: Instant, answered: Instant) {
+        self.answered += 1;
+        if answered >= window.begin && answered < window.end {
+            self.nanos.push(u32::try_from((answered - sent).as_nanos()).unwrap_or(u32::MAX));
+        }
+    }
+
+    /// Answers per second.
+    #[allow(clippy::cast_precision_loss)] // far below 2^52 answers
+    pub(super) fn rate(&self) -> f64 {
+        self.nanos.len() as f64 / self.measured.as_secs_f64()
+    }
+}
+
+/// A client of one target; clones share the connection.
+pub(super) trait Connection: Clone + Send + 'static {
+    /// A durable write. An error if the target does not acknowledge it.
+    fn set(&mut self, id: usize, key: &str, value: Bytes) -> impl Future<Output = Result<()>> + Send;
+
+    /// A read; the length of the value found.
+    fn get(&mut self, id: usize, key: &str) -> impl Future<Output = Result<usize>> + Send;
+}
+
+/// Runs unary requests through `connections` and keeps the latencies.
+pub(super) async fn closed_loop<C: Connection>(
+    connections: Vec<C>,
+    load: Load,
+    workload: Arc<Workload>,
+    timing: Timing,
+) -> Result<Samples> {
+    let window = Window::starting_now(timing);
+    let clients = connections.into_iter().flat_map(|connection| vec![connection; load.shape.in_flight]);
+    let tasks = clients.zip(1..).map(|(client, seed)| {
+        let workload = Arc::clone(&workload);
+        async move { one_in_flight(client, load.operation, &workload, Random::new(seed), window).await }
+    });
+    gather(tasks, timing.measured).await
+}
+
+/// Runs `tasks` at once and puts their samples together.
+async fn gather<F>(tasks: impl Iterator<Item = F>, measured: Duration) -> Result<Samples>
+where
+    F: Future<Output = Result<Samples>> + Send + 'static,
+{
+    let mut running: JoinSet<_> = tasks.collect();
+    let mut all = Samples::new(measured);
+    while let Some(finished) = running.join_next().await {
+        let mut samples = finished??;
+        all.nanos.append(&mut samples.nanos);
+        all.answered += samples.answered;
+    }
+    Ok(all)
+}
+
+async fn one_in_flight<C: Connection>(
+    mut client: C,
+    operation: Operation,
+    workload: &Workload,
+    mut random: Random,
+    window: Window,
+) -> Result<Samples> {
+    let mut samples = Samples::new(window.end - window.begin);
+    loop {
+        let id = workload.any(&mut random);
+        let key = &workload.ids()[id];
+        let value = workload.value(&mut random);
+        let sent = Instant::now();
+        if sent >= window.end {
+            return Ok(samples);
+        }
+        match operation {
+            Operation::SetValue => client.set(id, key, value).await?,
+            Operation::GetValue => expect_value(key, client.get(id, key).await?)?,
+        }
+        samples.note(window, sent, Instant::now());
+    }
+}
+
+fn expect_value(key: &str, bytes: usize) -> Result<()> {
+    if bytes == VALUE_BYTES {
+        return Ok(());
+    }
+    Err(format!("{key} answered with {bytes} bytes where {VALUE_BYTES} were written").into())
+}
+
+/// A client that sends without waiting and gets its acknowledgements in order.
+pub(super) trait Pipeline: Send + 'static {
+    /// Sends a write.
+    fn send(&mut self, id: usize, key: &str, value: Bytes) -> impl Future<Output = Result<()>> + Send;
+
+    /// The next acknowledgement. An error if it is a refusal, or out of order.
+    fn acknowledged(&mut self) -> impl Future<Output = Result<()>> + Send;
+}
+
+/// Keeps each pipeline filled with as many requests as the load says, and keeps the latencies.
+pub(super) async fn closed_pipelines<P: Pipeline>(
+    pipelines: Vec<P>,
+    load: Load,
+    workload: Arc<Workload>,
+    timing: Timing,
+) -> Result<Samples> {
+    let window = Window::starting_now(timing);
+    let tasks = pipelines.into_iter().zip(1..).map(|(pipeline, seed)| {
+        let workload = Arc::clone(&workload);
+        let outstanding = load.shape.in_flight;
+        async move { one_pipeline(pipeline, outstanding, &workload, Random::new(seed), window).await }
+    });
+    gather(tasks, timing.measured).await
+}
+
+async fn one_pipeline<P: Pipeline>(
+    mut pipeline: P,
+    outstanding: usize,
+    workload: &Workload,
+    mut random: Random,
+    window: Window,
+) -> Result<Samples> {
+    let mut samples = Samples::new(window.end - window.begin);
+    let mut sent = VecDeque::with_capacity(outstanding);
+    loop {
+        let now = Instant::now();
+        while now < window.end && sent.len() < outstanding {
+            let id = workload.any(&mut random);
+            sent.push_back(Instant::now());
+            pipeline.send(id, &workload.ids()[id], workload.value(&mut random)).await?;
+        }
+        let Some(first) = sent.pop_front() else { return Ok(samples) };
+        pipeline.acknowledged().await?;
+        samples.note(window, first, Instant::now());
+    }
+}

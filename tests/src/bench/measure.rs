@@ -1,0 +1,116 @@
+//! The comparison: every load on every target, in rounds.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::goals;
+use super::load::{Load, Operation, Samples, Timing};
+use super::machine::{self, Machine};
+use super::options::Options;
+use super::report::{Method, Report, Row, Table};
+use super::servers::{Server, Target};
+use super::targets::{self, Subject};
+use super::workload::{KEY_SPACE, VALUE_BYTES, Workload};
+use crate::Result;
+
+/// Starts the servers, visits them, and stops them.
+pub(super) async fn run(options: &Options) -> Result<Report> {
+    machine::require_disk(&options.dir)?;
+    let workload = Arc::new(Workload::new(KEY_SPACE));
+    let servers = start(options, &workload).await?;
+    let mut tables = Vec::new();
+    let mut written = workload.ids().len() as u64;
+    for load in Load::all().filter(|load| load.to_string().contains(&options.load)) {
+        let subjects = Subject::all(&options.targets, load.operation);
+        let rounds = rounds(&servers, &subjects, load, &workload, options).await?;
+        written += acknowledged_by_the_node(load, &subjects, &rounds);
+        tables.push(table(load, &subjects, &rounds)?);
+    }
+    if let Some(node) = servers.iter().find(|server| server.target == Target::Odgm) {
+        let kept = targets::data_service::durable_records(node.address).await?;
+        if kept < written {
+            return Err(format!("{written} writes were acknowledged, but only {kept} are durable").into());
+        }
+    }
+    let goals = goals::judge(&tables);
+    Ok(Report {
+        machine: Machine::this(),
+        method: Method {
+            rounds: options.rounds,
+            seconds: options.seconds,
+            warm_up_seconds: options.warm_up,
+            key_space: KEY_SPACE,
+            value_bytes: VALUE_BYTES,
+            partitions: options.partitions,
+        },
+        versions: servers.iter().map(|server| (server.target, server.version.clone())).collect(),
+        tables,
+        goals,
+    })
+}
+
+async fn start(options: &Options, workload: &Workload) -> Result<Vec<Server>> {
+    let mut servers = Vec::with_capacity(options.targets.len());
+    for &target in &options.targets {
+        let server = Server::start(target, options).await?;
+        targets::fill(&server, workload).await?;
+        eprintln!(
+            "{target} (process {}) holds {KEY_SPACE} values in {}",
+            server.id(),
+            server.dir().display()
+        );
+        servers.push(server);
+    }
+    Ok(servers)
+}
+
+/// Samples of each round, in the order of `subjects`.
+async fn rounds(
+    servers: &[Server],
+    subjects: &[Subject],
+    load: Load,
+    workload: &Arc<Workload>,
+    options: &Options,
+) -> Result<Vec<Vec<Samples>>> {
+    let timing = Timing {
+        warm_up: Duration::try_from_secs_f64(options.warm_up)?,
+        measured: Duration::try_from_secs_f64(options.seconds)?,
+    };
+    let mut rounds = Vec::with_capacity(options.rounds);
+    for round in 0..options.rounds {
+        let mut visits: Vec<_> = subjects.iter().enumerate().collect();
+        // There and back, so that nobody always has the same neighbour before it.
+        if round % 2 == 1 {
+            visits.reverse();
+        }
+        let mut samples = Vec::with_capacity(visits.len());
+        for (place, subject) in visits {
+            let server = servers.iter().find(|server| server.target == subject.target);
+            let server = server.ok_or("invariant: every subject's server has been started")?;
+            let visit = targets::visit(server, subject.via, load, workload, timing).await;
+            let visit = visit.map_err(|error| format!("{load} on {subject}: {error}"))?;
+            eprintln!("{load}, round {}: {subject} {:.0} ops/s", round + 1, visit.rate());
+            samples.push((place, visit));
+        }
+        samples.sort_by_key(|(place, _)| *place);
+        rounds.push(samples.into_iter().map(|(_, samples)| samples).collect());
+    }
+    Ok(rounds)
+}
+
+fn acknowledged_by_the_node(load: Load, subjects: &[Subject], rounds: &[Vec<Samples>]) -> u64 {
+    if load.operation != Operation::SetValue {
+        return 0;
+    }
+    let visits = rounds.iter().flat_map(|round| subjects.iter().zip(round));
+    visits.filter(|(subject, _)| subject.target == Target::Odgm).map(|(_, samples)| samples.answered).sum()
+}
+
+fn table(load: Load, subjects: &[Subject], rounds: &[Vec<Samples>]) -> Result<Table> {
+    let mut rows = Vec::with_capacity(subjects.len());
+    for (place, &subject) in subjects.iter().enumerate() {
+        let own: Vec<&Samples> = rounds.iter().filter_map(|round| round.get(place)).collect();
+        rows.push(Row::of(subject, &own)?);
+    }
+    Ok(Table::new(load, rows))
+}

@@ -1,0 +1,40 @@
+//! The benchmark: one closed load loop against this node, its peers and a ceiling, in turn, in one run.
+//!
+//! The method, and how to read the tables, is in `tests/BENCHMARKS.md`.
+
+mod ceiling;
+mod etcd;
+mod goals;
+mod install;
+mod load;
+mod machine;
+mod measure;
+mod options;
+mod report;
+mod servers;
+mod statistics;
+mod targets;
+mod workload;
+
+pub use options::{Command, Options};
+
+use crate::Result;
+
+/// Runs what the command line asks for.
+///
+/// # Errors
+/// When a server cannot be started or answers wrongly; a goal that is missed is reported, not an error.
+pub async fn run(options: Options) -> Result<()> {
+    match options.command {
+        Some(Command::Ceiling) => ceiling::serve().await,
+        None => {
+            let report = measure::run(&options).await?;
+            print!("{report}");
+            if let Some(path) = &options.json {
+                std::fs::write(path, serde_json::to_vec_pretty(&report)?)?;
+                eprintln!("written: {}", path.display());
+            }
+            Ok(())
+        }
+    }
+}

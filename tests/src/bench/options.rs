@@ -1,0 +1,60 @@
+//! The command line of the benchmark.
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+
+use super::servers::Target;
+
+/// Compares a node with etcd, Redis and a gRPC service that does nothing, all with the same load loop.
+#[derive(Debug, Parser)]
+#[command(name = "bench")]
+pub struct Options {
+    /// What to run instead of the comparison.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+
+    /// How many times each load visits each target.
+    #[arg(long, default_value_t = 5)]
+    pub rounds: usize,
+
+    /// Measured seconds of each visit.
+    #[arg(long, default_value_t = 3.0)]
+    pub seconds: f64,
+
+    /// Seconds of load before each measurement.
+    #[arg(long, default_value_t = 1.0)]
+    pub warm_up: f64,
+
+    /// Only these targets.
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = Target::ALL)]
+    pub targets: Vec<Target>,
+
+    /// Only loads whose name contains this, as in `SetValue 4x32`.
+    #[arg(long, default_value = "")]
+    pub load: String,
+
+    /// Partitions of the node's collection.
+    #[arg(long, default_value_t = 1)]
+    pub partitions: u32,
+
+    /// The directory for the servers' data. It must be on a disk: on a tmpfs an fsync costs nothing.
+    #[arg(long, default_value_os_t = std::env::temp_dir())]
+    pub dir: PathBuf,
+
+    /// Writes the report as JSON to this file too.
+    #[arg(long)]
+    pub json: Option<PathBuf>,
+
+    /// The `odgm` binary. Default: built now, in release, from this workspace.
+    #[arg(long, env = "ODGM_BIN")]
+    pub odgm: Option<PathBuf>,
+}
+
+/// What the binary can do besides the comparison.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Serve the ceiling: the same schema, answers of the same size, nothing behind it.
+    #[command(hide = true)]
+    Ceiling,
+}

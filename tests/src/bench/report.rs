@@ -1,0 +1,190 @@
+//! What was measured, as JSON and as tables for people.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
+use comfy_table::{CellAlignment, Table as Grid};
+use serde::Serialize;
+
+use super::goals::Judgement;
+use super::load::{Load, Samples};
+use super::machine::Machine;
+use super::servers::Target;
+use super::statistics::{Latencies, Spread};
+use super::targets::Subject;
+use crate::Result;
+
+/// A whole run.
+#[derive(Debug, Serialize)]
+pub(super) struct Report {
+    pub(super) machine: Machine,
+    pub(super) method: Method,
+    pub(super) versions: Vec<(Target, String)>,
+    pub(super) tables: Vec<Table>,
+    pub(super) goals: Vec<Judgement>,
+}
+
+/// How it was measured.
+#[derive(Debug, Serialize)]
+pub(super) struct Method {
+    pub(super) rounds: usize,
+    pub(super) seconds: f64,
+    pub(super) warm_up_seconds: f64,
+    pub(super) key_space: usize,
+    pub(super) value_bytes: usize,
+    pub(super) partitions: u32,
+}
+
+/// One load on all targets.
+#[derive(Debug, Serialize)]
+pub(super) struct Table {
+    pub(super) load: Load,
+    pub(super) rows: Vec<Row>,
+}
+
+/// One load on one target.
+#[derive(Debug, Serialize)]
+pub(super) struct Row {
+    pub(super) subject: Subject,
+    pub(super) ops_per_second: Spread,
+    /// Of all rounds together.
+    pub(super) latency_us: Latencies,
+    /// Rates relative to those of the same round.
+    pub(super) ratio_to: BTreeMap<&'static str, Spread>,
+    pub(super) rounds: Vec<Round>,
+}
+
+/// One visit.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(super) struct Round {
+    pub(super) ops_per_second: f64,
+    pub(super) p50_us: f64,
+}
+
+impl Row {
+    /// From the samples of each round.
+    pub(super) fn of(subject: Subject, rounds: &[&Samples]) -> Result<Self> {
+        let latency_us = Latencies::of(rounds.iter().copied())?;
+        let rounds = rounds
+            .iter()
+            .map(|samples| {
+                let p50_us = Latencies::of([*samples])?.p50;
+                Ok(Round { ops_per_second: samples.rate(), p50_us })
+            })
+            .collect::<Result<Vec<_>>>()?;
+        let rates = rounds.iter().map(|round| round.ops_per_second).collect();
+        let ops_per_second = Spread::of(rates).ok_or("at least one round is needed")?;
+        Ok(Self { subject, ops_per_second, latency_us, ratio_to: BTreeMap::new(), rounds })
+    }
+}
+
+impl Table {
+    const YARDSTICKS: [(&'static str, Target); 3] =
+        [("ceiling", Target::Ceiling), ("etcd", Target::Etcd), ("redis", Target::Redis)];
+
+    /// Adds the ratios to the rows.
+    pub(super) fn new(load: Load, mut rows: Vec<Row>) -> Self {
+        for (name, target) in Self::YARDSTICKS {
+            let Some(yardstick) = rows.iter().find(|row| row.subject == Subject::calls(target)) else {
+                continue;
+            };
+            let yardstick = yardstick.rounds.clone();
+            for row in &mut rows {
+                let ratio = ratios(&row.rounds, &yardstick, |round| round.ops_per_second);
+                row.ratio_to.extend(ratio.map(|ratio| (name, ratio)));
+            }
+        }
+        Self { load, rows }
+    }
+
+    /// The row of `subject`.
+    pub(super) fn row(&self, subject: Subject) -> Option<&Row> {
+        self.rows.iter().find(|row| row.subject == subject)
+    }
+}
+
+/// The ratio of a figure in each round.
+pub(super) fn ratios(ours: &[Round], theirs: &[Round], figure: impl Fn(&Round) -> f64) -> Option<Spread> {
+    Spread::of(ours.iter().zip(theirs).map(|(ours, theirs)| figure(ours) / figure(theirs)).collect())
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Method { rounds, seconds, key_space, value_bytes, partitions, .. } = self.method;
+        writeln!(f, "{}", self.machine)?;
+        writeln!(
+            f,
+            "{rounds} interleaved rounds of {seconds} s; {key_space} ids, values of {value_bytes} B, \
+             {partitions} partition(s); medians, [ranges]"
+        )?;
+        for (target, version) in &self.versions {
+            writeln!(f, "{target}: {version}")?;
+        }
+        for table in &self.tables {
+            writeln!(f, "\n{}\n{}", table.load, grid(table))?;
+        }
+        if !self.goals.is_empty() {
+            writeln!(f, "\nFloors and goals\n{}", verdicts(&self.goals))?;
+        }
+        Ok(())
+    }
+}
+
+fn grid(table: &Table) -> Grid {
+    let ratio = |row: &Row, to: &str| {
+        row.ratio_to.get(to).map_or_else(String::new, |Spread { median, min, max }| {
+            format!("{median:.2} [{min:.2}-{max:.2}]")
+        })
+    };
+    let mut grid =
+        empty_grid(&["target", "ops/s", "p50 us", "p99 us", "p99.9 us", "x ceiling", "x etcd", "x redis"]);
+    for row in &table.rows {
+        let Spread { median, min, max } = row.ops_per_second;
+        let Latencies { p50, p99, p99_9 } = row.latency_us;
+        grid.add_row([
+            row.subject.to_string(),
+            format!("{median:.0} [{min:.0}-{max:.0}]"),
+            format!("{p50:.0}"),
+            format!("{p99:.0}"),
+            format!("{p99_9:.0}"),
+            ratio(row, "ceiling"),
+            ratio(row, "etcd"),
+            ratio(row, "redis"),
+        ]);
+    }
+    right_align(&mut grid);
+    grid
+}
+
+fn verdicts(goals: &[Judgement]) -> Grid {
+    let mut grid = empty_grid(&["what", "measured", "floor", "", "goal", ""]);
+    for judgement in goals {
+        let met = |met: Option<bool>| match met {
+            Some(true) => "met",
+            Some(false) => "MISSED",
+            None => "",
+        };
+        grid.add_row([
+            judgement.what.to_owned(),
+            judgement.measured.map_or_else(|| "not measured".to_owned(), |measured| format!("{measured:.2}")),
+            judgement.floor.to_string(),
+            met(judgement.floor_met).to_owned(),
+            judgement.goal.to_string(),
+            met(judgement.goal_met).to_owned(),
+        ]);
+    }
+    grid
+}
+
+fn empty_grid(header: &[&str]) -> Grid {
+    let mut grid = Grid::new();
+    grid.load_preset(UTF8_HORIZONTAL_ONLY).set_header(header.to_vec());
+    grid
+}
+
+fn right_align(grid: &mut Grid) {
+    for column in grid.column_iter_mut().skip(1) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+}

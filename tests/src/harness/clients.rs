@@ -1,0 +1,240 @@
+//! Clients that make tests read like what they do.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use odgm_proto::metadata::REQUEST_ID;
+use odgm_proto::odgm::v1::admin_client::AdminClient;
+use odgm_proto::odgm::v1::streams_client::StreamsClient;
+use odgm_proto::odgm::v1::writes_client::WritesClient;
+use odgm_proto::oprc::data_service_client::DataServiceClient;
+use odgm_proto::oprc::{
+    BatchSetValuesRequest, ObjData, SetKeyRequest, SetObjectRequest, SingleKeyRequest, SingleObjectRequest,
+    ValData,
+};
+use tonic::transport::Channel;
+use tonic::{Request, Response, Status};
+
+/// The entries of an object whose values are text.
+pub type Fields = BTreeMap<String, String>;
+
+/// Entries from pairs.
+pub fn fields(pairs: &[(&str, &str)]) -> Fields {
+    pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+}
+
+/// Every service over one connection.
+#[derive(Clone, Debug)]
+pub struct Connection {
+    /// `oprc.DataService`.
+    pub data: DataServiceClient<Channel>,
+    /// `odgm.v1.Streams`.
+    pub streams: StreamsClient<Channel>,
+    /// `odgm.v1.Writes`.
+    pub writes: WritesClient<Channel>,
+    /// `odgm.v1.Admin`.
+    pub admin: AdminClient<Channel>,
+}
+
+impl Connection {
+    pub(super) fn new(channel: Channel) -> Self {
+        Self {
+            data: DataServiceClient::new(channel.clone()),
+            streams: StreamsClient::new(channel.clone()),
+            writes: WritesClient::new(channel.clone()),
+            admin: AdminClient::new(channel),
+        }
+    }
+
+    /// The objects of one partition.
+    pub fn objects(&self, class: &str, partition: u32) -> Objects {
+        Objects { connection: self.clone(), class: class.to_owned(), partition, request_id: None }
+    }
+}
+
+/// Where an acknowledged write stands in the log, and the object's version after it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Acknowledged {
+    /// The offset of its record.
+    pub offset: u64,
+    /// The version of the object; 0 if it does not exist.
+    pub version: u64,
+}
+
+/// The objects of one partition, named by strings and holding text.
+#[derive(Clone, Debug)]
+pub struct Objects {
+    /// The clients underneath.
+    pub connection: Connection,
+    pub(super) class: String,
+    pub(super) partition: u32,
+    request_id: Option<String>,
+}
+
+impl Objects {
+    /// The same, with the idempotency key `request_id` on every write.
+    #[must_use]
+    pub fn once(&self, request_id: &str) -> Self {
+        Self { request_id: Some(request_id.to_owned()), ..self.clone() }
+    }
+
+    fn request<T>(&self, message: T) -> Request<T> {
+        let mut request = Request::new(message);
+        let id = self.request_id.as_deref().and_then(|id| id.parse().ok());
+        if let Some(id) = id {
+            request.metadata_mut().insert(REQUEST_ID, id);
+        }
+        request
+    }
+
+    /// `DataService.SetValue`.
+    ///
+    /// # Errors
+    /// The status that the node answered with.
+    pub async fn set_value(&self, object: &str, key: &str, value: &str) -> Result<Acknowledged, Status> {
+        let request = SetKeyRequest {
+            cls_id: self.class.clone(),
+            partition_id: i32::try_from(self.partition).unwrap_or(-1),
+            value: Some(text(value)),
+            key_str: Some(key.to_owned()),
+            object_id_str: Some(object.to_owned()),
+            ..SetKeyRequest::default()
+        };
+        acknowledged(&self.connection.data.clone().set_value(self.request(request)).await?)
+    }
+
+    /// `DataService.GetValue`.
+    ///
+    /// # Errors
+    /// The status that the node answered with.
+    pub async fn value(&self, object: &str, key: &str) -> Result<Option<String>, Status> {
+        let response = self.connection.data.clone().get_value(self.entry(object, key)).await?.into_inner();
+        Ok(response.value.map(|value| as_text(&value.data)))
+    }
+
+    /// `DataService.DeleteValue`.
+    ///
+    /// # Errors
+    /// The status that the node answered with.
+    pub async fn delete_value(&self, object: &str, key: &str) -> Result<Acknowledged, Status> {
+        let request = self.request(self.entry(object, key));
+        acknowledged(&self.connection.data.clone().delete_value(request).await?)
+    }
+
+    /// `DataService.Set`.
+    ///
+    /// # Errors
+    /// The status that the node answered with.
+    pub async fn set(&self, object: &str, fields: &[(&str, &str)]) -> Result<Acknowledged, Status> {
+        let request = self.request(self.whole(object, fields));
+        acknowledged(&self.connection.data.clone().set(request).await?)
+    }
+
+    /// `DataService.Merge`; the whole object after it.
+    ///
+    /// # Errors
+    /// The status that the node answered with.
+    pub async fn merge(&self, object: &str, fields: &[(&str, &str)]) -> Result<Fields, Status> {
+        let request = self.request(self.whole(object, fields));
+        let response = self.connection.data.clone().merge(request).await?.into_inner();
+        Ok(response.obj.map(|object| entries(&object)).unwrap_or_default())
+    }
+
+    /// `DataService.Get`.
+    ///
+    /// # Errors
+    /// The status that the node answered with.
+    pub async fn get(&self, object: &str) -> Result<Fields, Status> {
+        let response = self.connection.data.clone().get(self.object(object)).await?.into_inner();
+        Ok(response.obj.map(|object| entries(&object)).unwrap_or_default())
+    }
+
+    /// `DataService.Delete`.
+    ///
+    /// # Errors
+    /// The status that the node answered with.
+    pub async fn delete(&self, object: &str) -> Result<Acknowledged, Status> {
+        let request = self.request(self.object(object));
+        acknowledged(&self.connection.data.clone().delete(request).await?)
+    }
+
+    /// `DataService.BatchSetValues`, if need be only at a version.
+    ///
+    /// # Errors
+    /// The status that the node answered with.
+    pub async fn batch(
+        &self,
+        object: &str,
+        puts: &[(&str, &str)],
+        deletes: &[&str],
+        expected_version: Option<u64>,
+    ) -> Result<Acknowledged, Status> {
+        let request = BatchSetValuesRequest {
+            cls_id: self.class.clone(),
+            partition_id: self.partition,
+            object_id_str: Some(object.to_owned()),
+            values: puts.iter().map(|(key, value)| ((*key).to_owned(), text(value))).collect(),
+            delete_keys: deletes.iter().map(|key| (*key).to_owned()).collect(),
+            expected_object_version: expected_version,
+            ..BatchSetValuesRequest::default()
+        };
+        acknowledged(&self.connection.data.clone().batch_set_values(self.request(request)).await?)
+    }
+
+    /// The request that names an object.
+    pub fn object(&self, object: &str) -> SingleObjectRequest {
+        SingleObjectRequest {
+            cls_id: self.class.clone(),
+            partition_id: self.partition,
+            object_id_str: Some(object.to_owned()),
+            ..SingleObjectRequest::default()
+        }
+    }
+
+    /// The request that names an entry.
+    pub fn entry(&self, object: &str, key: &str) -> SingleKeyRequest {
+        SingleKeyRequest {
+            cls_id: self.class.clone(),
+            partition_id: self.partition,
+            key_str: Some(key.to_owned()),
+            object_id_str: Some(object.to_owned()),
+            ..SingleKeyRequest::default()
+        }
+    }
+
+    /// The request that carries a whole object.
+    pub fn whole(&self, object: &str, fields: &[(&str, &str)]) -> SetObjectRequest {
+        let entries_str = fields.iter().map(|(key, value)| ((*key).to_owned(), text(value))).collect();
+        SetObjectRequest {
+            cls_id: self.class.clone(),
+            partition_id: i32::try_from(self.partition).unwrap_or(-1),
+            object: Some(ObjData { entries_str, ..ObjData::default() }),
+            object_id_str: Some(object.to_owned()),
+            ..SetObjectRequest::default()
+        }
+    }
+}
+
+/// A plain value.
+pub fn text(value: &str) -> ValData {
+    ValData { data: Bytes::copy_from_slice(value.as_bytes()), r#type: 0 }
+}
+
+/// The entries of an object as text.
+pub fn entries(object: &ObjData) -> Fields {
+    object.entries_str.iter().map(|(key, value)| (key.clone(), as_text(&value.data))).collect()
+}
+
+pub(super) fn as_text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+fn acknowledged<T>(response: &Response<T>) -> Result<Acknowledged, Status> {
+    let number = |name: &str| {
+        let value = response.metadata().get(name).and_then(|value| value.to_str().ok());
+        let number = value.and_then(|value| value.parse().ok());
+        number
+            .ok_or_else(|| Status::internal(format!("an acknowledged write came without {name}: {value:?}")))
+    };
+    Ok(Acknowledged { offset: number("odgm-offset")?, version: number("odgm-version")? })
+}

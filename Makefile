@@ -1,0 +1,55 @@
+# `make` lists what there is. Each target installs what it needs and is missing (scripts/setup).
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+# Tools that scripts/setup built for this project.
+export PATH := $(PATH):$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/odgm/tools/bin
+
+# One selection for build and test, so that both share every compiled dependency.
+BUILD := cargo build --workspace --bins --tests
+
+.PHONY: help
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: run
+run: ## Start a node with a demo collection; its data is in ./data
+	@scripts/setup build
+	@scripts/run
+
+.PHONY: test
+test: ## Run all tests; ARGS='-p odgm-log' or a name selects some
+	@scripts/setup build test
+	$(BUILD)
+	cargo nextest run --workspace $(ARGS)
+
+.PHONY: lint
+lint: ## Check formatting, clippy, and the licences and sources of dependencies
+	@scripts/setup build lint
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+	cargo deny check bans licenses sources
+
+.PHONY: audit
+audit: ## Check dependencies against the RustSec advisories; fetches them from github.com
+	@scripts/setup lint
+	cargo deny check advisories
+
+.PHONY: bench
+bench: ## Compare a node with etcd, Redis and a service that does nothing; ARGS='--help' lists options
+	@scripts/setup build bench
+	cargo run --release --package odgm-tests --bin bench -- $(ARGS)
+
+.PHONY: demo
+demo: ## Load a year of flights, prove the log, rebuild the views; FLIGHTS=file, default the one in ../shared
+	@scripts/setup build
+	scripts/demo $(FLIGHTS)
+
+.PHONY: fmt
+fmt: ## Format the code
+	cargo fmt --all
+
+.PHONY: setup
+setup: ## Install everything that any target needs
+	scripts/setup build test lint bench

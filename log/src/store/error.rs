@@ -11,10 +11,10 @@ use crate::record::MAX_PAYLOAD_BYTES;
 
 /// The log could not be written or synced, and never will be again by this process: after a failed fsync the kernel
 /// may have dropped the pages, so that a second, successful one would prove nothing.
+///
+/// To a callback it means that the outcome is unknown: its records may or may not be there after a restart.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "the log store has stopped: {reason}; whether writes that were waiting are kept is unknown until the node is restarted"
-)]
+#[error("the log store has stopped: {reason}")]
 pub struct SyncError {
     reason: Arc<str>,
 }
@@ -211,10 +211,10 @@ pub enum AppendError {
         group: GroupId,
     },
     /// The store no longer takes writes; these records were not written.
-    #[error(transparent)]
+    #[error("nothing was written: {0}")]
     Stopped(SyncError),
     /// The write itself failed: the records may or may not be there after a restart.
-    #[error(transparent)]
+    #[error("{0}; whether the records were kept is known after a restart")]
     Failed(SyncError),
 }
 

@@ -205,5 +205,5 @@ impl Syncer {
 }
 
 fn closed() -> SyncError {
-    SyncError::new("it was closed")
+    SyncError::new("it was closed, or opened for reading only")
 }

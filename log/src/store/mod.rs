@@ -63,6 +63,7 @@ impl LogStore {
     ///
     /// # Errors
     /// Any [`OpenError`]; then nothing in the directory was changed.
+    #[allow(clippy::needless_pass_by_value, reason = "callers have no further use for them")]
     pub fn open(dir: &Path, options: Options) -> Result<Self, OpenError> {
         let store = Self::assemble(recovery::open(dir, &options)?, &options);
         let syncer = store.store.syncer.clone();

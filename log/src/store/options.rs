@@ -33,7 +33,7 @@ impl Default for Options {
         Self {
             tail_cache_bytes: 32 << 20,
             free_space_reserve: 256 << 20,
-            max_wal_bytes: 128 << 20,
+            max_wal_bytes: 64 << 20,
             write_buffer_bytes: 32 << 20,
             block_cache_bytes: 32 << 20,
             max_open_files: 512,

@@ -31,8 +31,9 @@ impl LogStore {
                 return Ok(records);
             }
             // Records are deleted only after readers were told, so all that the state shows is under the cursor.
-            (self.store.syncer.tables.cursor(group.id, from, Scan::Part), state.head.offset)
+            (self.store.syncer.tables.cursor(group.id, Scan::Part), state.head.offset)
         };
+        cursor.seek(from);
         collect(&mut cursor, from, last, limit)
     }
 
@@ -80,7 +81,7 @@ impl LogStore {
 
     pub(super) fn link_at(&self, group: &Group, offset: Offset) -> Result<Link, ReadError> {
         let tables = &self.store.syncer.tables;
-        let (mut link, mut cursor) = {
+        let (floor, mut cursor) = {
             let state = group.state.read();
             if offset == state.head.offset {
                 return Ok(state.head);
@@ -93,10 +94,12 @@ impl LogStore {
             if offset > last {
                 return Err(ReadError::AboveHead { group: group.id, requested: offset, last });
             }
-            let checkpoint = tables.checkpoint(group.id, offset)?;
-            let nearest = checkpoint.filter(|link| link.offset > state.floor.offset).unwrap_or(state.floor);
-            (nearest, tables.cursor(group.id, nearest.offset.next(), Scan::Part))
+            (state.floor, tables.cursor(group.id, Scan::Part))
         };
+        // If a trim takes the checkpoint away meanwhile, the fold begins at the floor that the cursor still sees.
+        let checkpoint = tables.checkpoint(group.id, offset)?;
+        let mut link = checkpoint.filter(|link| link.offset > floor.offset).unwrap_or(floor);
+        cursor.seek(link.offset.next());
         while link.offset < offset {
             let record = cursor.next()?;
             link = link.after(&record);

@@ -139,7 +139,8 @@ fn check_tail(tables: &Tables, end: &Ends) -> Result<(), Corruption> {
     // The checkpoint below the head, so that at least the last record is read.
     let checkpoint = tables.checkpoint(group, head.offset.previous())?;
     let mut link = checkpoint.filter(|link| link.offset > floor.offset).unwrap_or(floor);
-    let mut cursor = tables.cursor(group, link.offset.next(), Scan::Part);
+    let mut cursor = tables.cursor(group, Scan::Part);
+    cursor.seek(link.offset.next());
     while link.offset < head.offset {
         let record = cursor.next()?;
         link = link.after(&record);

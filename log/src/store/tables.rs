@@ -136,17 +136,16 @@ impl Tables {
         Ok(rows.key().and_then(keys::group_of))
     }
 
-    /// Records from an offset on, as they are at this moment.
-    pub(super) fn cursor(&self, group: GroupId, from: Offset, scan: Scan) -> Cursor<'_> {
+    /// A cursor over a group's records as they are at this moment. Nothing is read before it is placed, so that it
+    /// can be made under a lock.
+    pub(super) fn cursor(&self, group: GroupId, scan: Scan) -> Cursor<'_> {
         let mut options = ReadOptions::default();
         options.set_iterate_upper_bound(keys::group_end(group).as_ref());
         if scan == Scan::Whole {
             options.fill_cache(false);
             options.set_readahead_size(1 << 20);
         }
-        let mut rows = self.db.raw_iterator_cf_opt(self.log(), options);
-        rows.seek(keys::record_key(group, from));
-        Cursor { rows, group, next: from }
+        Cursor { rows: self.db.raw_iterator_cf_opt(self.log(), options), group, next: Offset::ZERO }
     }
 
     /// Gives back the files that hold nothing but records of a group below an offset.
@@ -218,6 +217,12 @@ pub(super) struct Cursor<'a> {
 }
 
 impl Cursor<'_> {
+    /// Places the cursor; it is of no use before.
+    pub(super) fn seek(&mut self, offset: Offset) {
+        self.rows.seek(keys::record_key(self.group, offset));
+        self.next = offset;
+    }
+
     /// The record at the next offset. The caller knows that it exists: its absence is corruption.
     pub(super) fn next(&mut self) -> Result<Record, Corruption> {
         let (group, expected) = (self.group, self.next);

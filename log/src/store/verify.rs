@@ -56,6 +56,7 @@ impl LogStore {
             if reached.offset >= head.offset {
                 break;
             }
+            cursor.seek(reached.offset.next());
             let end = head.offset.min(Offset(reached.offset.0.saturating_add(RECORDS_PER_PAGE)));
             while reached.offset < end {
                 let record = cursor.next()?;
@@ -78,7 +79,7 @@ impl LogStore {
     fn page(&self, group: &Group, reached: Link) -> (Link, Cursor<'_>) {
         let state = group.state.read();
         let from = if reached.offset < state.floor.offset { state.floor } else { reached };
-        (from, self.store.syncer.tables.cursor(group.id, from.offset.next(), Scan::Whole))
+        (from, self.store.syncer.tables.cursor(group.id, Scan::Whole))
     }
 
     fn compare_checkpoint(&self, group: &Group, reached: Link) -> Result<(), Corruption> {

@@ -188,7 +188,7 @@ impl Watermarks {
     fn put(&mut self, index: usize, subject: Option<Subject>, value: u64) {
         let entry = Entry { subject, generation: self.slots[index].generation + 1, value };
         self.slots[index] = entry;
-        let at = HEADER + index * SLOT + if entry.generation % 2 == 0 { 0 } else { COPY };
+        let at = HEADER + index * SLOT + if entry.generation.is_multiple_of(2) { 0 } else { COPY };
         self.image[at..at + COPY].copy_from_slice(&encode(entry));
         self.touch(at, COPY);
     }

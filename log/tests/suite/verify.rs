@@ -87,7 +87,7 @@ fn a_damaged_end_is_refused_at_open() {
         let dir = tampered(offset, replacement);
         match LogStore::open(dir.path(), small()).map(drop) {
             Err(OpenError::Corrupt { source, .. }) => {
-                insta::assert_snapshot!(format!("end_{offset}"), source)
+                insta::assert_snapshot!(format!("end_{offset}"), source);
             }
             other => panic!("{offset}: {other:?}"),
         }

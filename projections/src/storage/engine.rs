@@ -60,7 +60,10 @@ impl FromStr for Engine {
     type Err = UnknownEngine;
 
     fn from_str(name: &str) -> Result<Self, Self::Err> {
-        Self::ALL.into_iter().find(|engine| engine.name() == name).ok_or_else(|| UnknownEngine(name.to_owned()))
+        Self::ALL
+            .into_iter()
+            .find(|engine| engine.name() == name)
+            .ok_or_else(|| UnknownEngine(name.to_owned()))
     }
 }
 
@@ -89,7 +92,8 @@ pub fn restore(snapshot: &Path, dir: &Path) -> Result<(), Error> {
             let from = entry.map_err(Error::io("list", snapshot))?.path();
             let Some(name) = from.file_name() else { continue };
             let to = prepared.join(name);
-            let immutable = from.extension().is_some_and(|extension| extension == "sst" || extension == "image");
+            let immutable =
+                from.extension().is_some_and(|extension| extension == "sst" || extension == "image");
             let copied = if immutable { fs::hard_link(&from, &to) } else { fs::copy(&from, &to).map(|_| ()) };
             copied.map_err(Error::io("copy", &from))?;
         }

@@ -47,7 +47,9 @@ fn read(dir: &Path) -> Result<Option<Engine>, Error> {
     };
     let mut words = text.split_whitespace();
     let engine = match (words.next(), words.next(), words.next(), words.next()) {
-        (Some("odgm-view"), Some(format), Some(engine), None) if format == FORMAT.to_string() => engine.parse().ok(),
+        (Some("odgm-view"), Some(format), Some(engine), None) if format == FORMAT.to_string() => {
+            engine.parse().ok()
+        }
         _ => None,
     };
     match engine {

@@ -55,7 +55,11 @@ pub(super) fn read(path: &Path) -> Result<Vec<Row>, Error> {
 
 fn parse(mut bytes: Bytes) -> Result<Vec<Row>, String> {
     let Some(body) = bytes.len().checked_sub(CRC_BYTES).filter(|&body| body >= HEADER_BYTES) else {
-        return Err(format!("it has {} bytes, the smallest image has {}", bytes.len(), HEADER_BYTES + CRC_BYTES));
+        return Err(format!(
+            "it has {} bytes, the smallest image has {}",
+            bytes.len(),
+            HEADER_BYTES + CRC_BYTES
+        ));
     };
     let stored = bytes.split_off(body).get_u32_le();
     let computed = crc32c::crc32c(&bytes);
@@ -71,7 +75,8 @@ fn parse(mut bytes: Bytes) -> Result<Vec<Row>, String> {
     }
     let rows = bytes.get_u64_le();
     // No row is smaller than its lengths: a wrong count cannot ask for more memory than the file has.
-    let mut parsed: Vec<Row> = Vec::with_capacity(usize::try_from(rows).unwrap_or(usize::MAX).min(bytes.len() / 8));
+    let mut parsed: Vec<Row> =
+        Vec::with_capacity(usize::try_from(rows).unwrap_or(usize::MAX).min(bytes.len() / 8));
     for number in 0..rows {
         let row = parse_row(&mut bytes).ok_or_else(|| format!("it ends within row {number} of {rows}"))?;
         if parsed.last().is_some_and(|(previous, _)| *previous >= row.0) {

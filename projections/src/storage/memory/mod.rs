@@ -11,7 +11,8 @@ use parking_lot::{Mutex, RwLock};
 
 use self::tree::Tree;
 use super::{
-    ApplicationDataStorage, Batch, Engine, Error, Order, Range, Reader, Rows, SnapshotCapableStorage, marker, publish,
+    ApplicationDataStorage, Batch, Engine, Error, Order, Range, Reader, Rows, SnapshotCapableStorage, marker,
+    publish,
 };
 
 /// A view's rows in memory. What is on disk is the image of the last flush.

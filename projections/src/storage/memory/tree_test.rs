@@ -9,7 +9,13 @@ use super::*;
 
 /// Checks order, bounds, height and fill of a tree, and returns its rows.
 fn checked(tree: &Tree) -> Vec<Row> {
-    fn walk(node: &Node, from: Option<&[u8]>, to: Option<&[u8]>, is_root: bool, rows: &mut Vec<Row>) -> usize {
+    fn walk(
+        node: &Node,
+        from: Option<&[u8]>,
+        to: Option<&[u8]>,
+        is_root: bool,
+        rows: &mut Vec<Row>,
+    ) -> usize {
         assert!(node.len() <= NODE_MAX && (is_root || node.len() > 0));
         match node {
             Node::Leaf(leaf) => {

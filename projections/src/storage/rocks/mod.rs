@@ -13,8 +13,8 @@ use rocksdb::{DB, DBPinnableSlice, FlushOptions, ReadOptions, ReadTier, WriteBat
 use self::options::{for_snapshot, for_view};
 use self::scan::Scan;
 use super::{
-    ApplicationDataStorage, Batch, Engine, Error, Order, Range, Reader, Resources, Rows, SnapshotCapableStorage,
-    marker, publish,
+    ApplicationDataStorage, Batch, Engine, Error, Order, Range, Reader, Resources, Rows,
+    SnapshotCapableStorage, marker, publish,
 };
 
 mod options;

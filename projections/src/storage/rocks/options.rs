@@ -1,7 +1,8 @@
 //! How RocksDB is set up for views.
 
 use rocksdb::{
-    BlockBasedOptions, DBCompactionStyle, DBCompressionType, InfoLogger, LogLevel, Options, UniversalCompactOptions,
+    BlockBasedOptions, DBCompactionStyle, DBCompressionType, InfoLogger, LogLevel, Options,
+    UniversalCompactOptions,
 };
 
 use crate::storage::Resources;

@@ -1,0 +1,359 @@
+//! `odgm collection`: create, list, describe and delete collections.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    io::{self, BufRead as _, IsTerminal as _, Write as _},
+    path::PathBuf,
+};
+
+use clap::{Args, Subcommand};
+use odgm_proto::{odgm::v1, oprc::CreateCollectionRequest};
+use serde::Serialize;
+use tonic::Code;
+
+use super::{
+    client::{Client, Context},
+    error::Error,
+    output::{Human, Style, Table},
+    partition::PartitionRow,
+    time,
+};
+
+/// What to do with collections.
+#[derive(Debug, Subcommand)]
+pub(crate) enum CollectionCommand {
+    /// Create a collection
+    #[command(after_help = CREATE_HELP)]
+    Create(CreateArgs),
+    /// List all collections
+    List,
+    /// Show a collection's definition and its partitions
+    Describe {
+        /// The collection
+        name: String,
+    },
+    /// Delete a collection with all its objects and its history
+    Delete {
+        /// The collection
+        name: String,
+        /// Do not ask
+        #[arg(long, short)]
+        yes: bool,
+    },
+}
+
+const CREATE_HELP: &str = "\
+Options of a collection: storage=rocksdb|memory, set_mode=replace|upsert, retention=..., consistency=...
+
+Examples:
+  odgm collection create flights --partitions 8
+  odgm collection create cache --option storage=memory
+  odgm collection create --file orders.json       # a definition as in ODGM_COLLECTION
+  odgm collection create demo --if-missing";
+
+#[derive(Debug, Args)]
+pub(crate) struct CreateArgs {
+    /// The collection's name
+    #[arg(required_unless_present = "file")]
+    name: Option<String>,
+    /// How many partitions; fixed for the life of the collection
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    partitions: Option<u16>,
+    /// How many replicas each partition has
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    replicas: Option<u16>,
+    /// How partitions are replicated: basic, none, single, raft, mst
+    #[arg(long = "type", value_name = "TYPE")]
+    shard_type: Option<String>,
+    /// An option; may be repeated
+    #[arg(long = "option", value_name = "KEY=VALUE", value_parser = parse_option)]
+    options: Vec<(String, String)>,
+    /// A JSON definition, which the options above override
+    #[arg(long, value_name = "FILE")]
+    file: Option<PathBuf>,
+    /// Succeed if there is a collection of that name already
+    #[arg(long)]
+    if_missing: bool,
+}
+
+fn parse_option(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err("expected KEY=VALUE, for example storage=memory".to_owned()),
+    }
+}
+
+/// `odgm collection`.
+pub(crate) async fn run(command: CollectionCommand, context: &mut Context) -> Result<(), Error> {
+    match command {
+        CollectionCommand::Create(args) => create(args, context).await,
+        CollectionCommand::List => list(context).await,
+        CollectionCommand::Describe { name } => {
+            let client = context.connect().await?;
+            let described = describe(&client, name).await?;
+            context.output.document(&described)
+        }
+        CollectionCommand::Delete { name, yes } => delete(name, yes, context).await,
+    }
+}
+
+async fn create(args: CreateArgs, context: &mut Context) -> Result<(), Error> {
+    let if_missing = args.if_missing;
+    let definition = definition(args)?;
+    let name = definition.name.clone();
+    let client = context.connect().await?;
+    let request = v1::CreateCollectionRequest { collection: Some(definition) };
+    match client.admin().create_collection(request).await {
+        Ok(answer) => {
+            let collection = answer.into_inner().collection.unwrap_or_default();
+            context.output.document(&Created { collection: collection.into(), created: true })
+        }
+        Err(status) if if_missing && status.code() == Code::AlreadyExists => {
+            let collection = describe(&client, name).await?.collection;
+            context.output.document(&Created { collection, created: false })
+        }
+        Err(status) => Err(status.into()),
+    }
+}
+
+fn definition(args: CreateArgs) -> Result<CreateCollectionRequest, Error> {
+    let mut definition = match &args.file {
+        Some(path) => {
+            let text = fs::read(path).map_err(|error| Error::file("read", path, &error))?;
+            serde_json::from_slice(&text).map_err(|error| {
+                Error::Usage(format!("{} is no collection definition: {error}", path.display()))
+            })?
+        }
+        None => CreateCollectionRequest {
+            partition_count: 1,
+            replica_count: 1,
+            shard_type: "basic".to_owned(),
+            ..Default::default()
+        },
+    };
+    definition.name = args.name.unwrap_or(definition.name);
+    definition.partition_count = args.partitions.map_or(definition.partition_count, i32::from);
+    definition.replica_count = args.replicas.map_or(definition.replica_count, i32::from);
+    definition.shard_type = args.shard_type.unwrap_or(definition.shard_type);
+    definition.options.extend(args.options);
+    Ok(definition)
+}
+
+async fn list(context: &mut Context) -> Result<(), Error> {
+    let client = context.connect().await?;
+    let answer = client.admin().list_collections(v1::ListCollectionsRequest {}).await?.into_inner();
+    let collections = answer.collections.into_iter().map(CollectionView::from).collect();
+    context.output.document(&Collections { collections })
+}
+
+async fn describe(client: &Client, name: String) -> Result<Described, Error> {
+    let answer =
+        client.admin().describe_collection(v1::DescribeCollectionRequest { name }).await?.into_inner();
+    Ok(Described {
+        collection: answer.collection.unwrap_or_default().into(),
+        partitions: answer.partitions.into_iter().map(PartitionRow::from).collect(),
+    })
+}
+
+async fn delete(name: String, yes: bool, context: &mut Context) -> Result<(), Error> {
+    if !yes && !io::stdin().is_terminal() {
+        return Err(Error::Usage(format!(
+            "deleting the collection {name:?} takes all its objects and its history with it: without a terminal \
+             to ask on, say --yes"
+        )));
+    }
+    let client = context.connect().await?;
+    if !yes {
+        let described = describe(&client, name.clone()).await?;
+        let objects: u64 = described.partitions.iter().map(|partition| partition.objects).sum();
+        if !confirm(&format!(
+            "Delete the collection {name:?} with {objects} objects and all of its history?"
+        ))? {
+            return Err(Error::Failed("nothing was deleted".to_owned()));
+        }
+    }
+    client.admin().delete_collection(v1::DeleteCollectionRequest { name: name.clone() }).await?;
+    context.output.document(&Deleted { deleted: name })
+}
+
+fn confirm(question: &str) -> Result<bool, Error> {
+    let failed = |error: io::Error| Error::Failed(format!("cannot ask on the terminal: {error}; say --yes"));
+    eprint!("{question} [y/N] ");
+    io::stderr().flush().map_err(failed)?;
+    let mut answer = String::new();
+    io::stdin().lock().read_line(&mut answer).map_err(failed)?;
+    Ok(matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
+}
+
+/// A collection as it is shown.
+#[derive(Debug, Serialize)]
+struct CollectionView {
+    name: String,
+    partitions: i32,
+    replicas: i32,
+    #[serde(rename = "type")]
+    shard_type: String,
+    options: BTreeMap<String, String>,
+    created: String,
+}
+
+impl From<v1::Collection> for CollectionView {
+    fn from(collection: v1::Collection) -> Self {
+        let definition = collection.definition.unwrap_or_default();
+        Self {
+            name: definition.name,
+            partitions: definition.partition_count,
+            replicas: definition.replica_count,
+            shard_type: definition.shard_type,
+            options: definition.options,
+            created: time::format_ms(collection.created_ms),
+        }
+    }
+}
+
+impl CollectionView {
+    fn options(&self) -> String {
+        let options: Vec<_> = self.options.iter().map(|(key, value)| format!("{key}={value}")).collect();
+        options.join(" ")
+    }
+}
+
+#[derive(Serialize)]
+struct Created {
+    #[serde(flatten)]
+    collection: CollectionView,
+    /// False: it was there already.
+    #[serde(rename = "is_new")]
+    created: bool,
+}
+
+impl Human for Created {
+    fn human(&self, _: Style) -> String {
+        let CollectionView { name, partitions, shard_type, .. } = &self.collection;
+        let word = if self.created { "created" } else { "exists already" };
+        format!("{name}  {word}: {partitions} partitions of type {shard_type}\n")
+    }
+}
+
+#[derive(Serialize)]
+struct Collections {
+    collections: Vec<CollectionView>,
+}
+
+impl Human for Collections {
+    fn human(&self, style: Style) -> String {
+        if self.collections.is_empty() {
+            return "no collections; create one with `odgm collection create NAME`\n".to_owned();
+        }
+        let mut table = Table::new(&["NAME", "PARTITIONS", "REPLICAS", "TYPE", "OPTIONS", "CREATED"]);
+        for collection in &self.collections {
+            table.row(vec![
+                collection.name.as_str().into(),
+                u64::try_from(collection.partitions).unwrap_or_default().into(),
+                u64::try_from(collection.replicas).unwrap_or_default().into(),
+                collection.shard_type.as_str().into(),
+                collection.options().into(),
+                collection.created.as_str().into(),
+            ]);
+        }
+        table.render(style)
+    }
+}
+
+#[derive(Serialize)]
+struct Described {
+    #[serde(flatten)]
+    collection: CollectionView,
+    #[serde(rename = "states")]
+    partitions: Vec<PartitionRow>,
+}
+
+impl Human for Described {
+    fn human(&self, style: Style) -> String {
+        let collection = &self.collection;
+        let mut text = format!(
+            "{}  {} partitions of type {}, {} replicas, created {}\n",
+            collection.name,
+            collection.partitions,
+            collection.shard_type,
+            collection.replicas,
+            collection.created
+        );
+        for (key, value) in &collection.options {
+            text += &format!("  {key} = {value}\n");
+        }
+        text + &PartitionRow::table(&self.partitions, style)
+    }
+}
+
+#[derive(Serialize)]
+struct Deleted {
+    deleted: String,
+}
+
+impl Human for Deleted {
+    fn human(&self, _: Style) -> String {
+        format!("{}  deleted\n", self.deleted)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn flights() -> CollectionView {
+        v1::Collection {
+            definition: Some(CreateCollectionRequest {
+                name: "flights".into(),
+                partition_count: 8,
+                replica_count: 1,
+                shard_type: "basic".into(),
+                options: [("set_mode", "replace"), ("storage", "rocksdb")]
+                    .map(|(key, value)| (key.to_owned(), value.to_owned()))
+                    .into(),
+                ..Default::default()
+            }),
+            groups: vec![1, 2],
+            created_ms: 1_772_368_200_000,
+        }
+        .into()
+    }
+
+    #[test]
+    fn collections_are_a_table_or_a_document() {
+        let collections = Collections { collections: vec![flights()] };
+        insta::assert_snapshot!(collections.human(Style::PLAIN), @"");
+        insta::assert_json_snapshot!(collections, @"");
+    }
+
+    #[test]
+    fn a_described_collection_shows_its_partitions() {
+        let described =
+            Described { collection: flights(), partitions: vec![crate::cli::partition::tests::ready()] };
+        insta::assert_snapshot!(described.human(Style::PLAIN), @"");
+    }
+
+    #[test]
+    fn options_override_the_file() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("orders.json");
+        fs::write(&path, r#"{"name":"orders","partition_count":4,"replica_count":1,"shard_type":"single"}"#)
+            .expect("written");
+        let args = CreateArgs {
+            name: None,
+            partitions: Some(2),
+            replicas: None,
+            shard_type: None,
+            options: vec![("storage".into(), "memory".into())],
+            file: Some(path),
+            if_missing: false,
+        };
+        let definition = definition(args).expect("a definition");
+        assert_eq!((definition.name.as_str(), definition.partition_count), ("orders", 2));
+        assert_eq!(
+            (definition.shard_type.as_str(), definition.options["storage"].as_str()),
+            ("single", "memory")
+        );
+    }
+}

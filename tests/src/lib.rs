@@ -1,11 +1,13 @@
 //! End-to-end, fault and snapshot tests; load and peer benchmarks.
 //!
-//! Everything here speaks to real processes over the public API: nothing of the node's insides is linked in but
-//! what reads a stopped node's files.
+//! Everything here speaks to real processes over the public API; nothing of the node's insides is linked in.
 
 pub mod bench;
+pub mod demo;
+pub mod flights;
 pub mod harness;
 pub mod process;
+pub mod random;
 
 /// What a harness or benchmark can fail with: a message for the person who ran it.
 pub type Error = Box<dyn std::error::Error + Send + Sync>;

@@ -12,9 +12,9 @@ use odgm_proto::oprc::{
     SingleObjectRequest, StatsRequest, StatsResponse, ValData, ValueEnvelope, ValueResponse,
 };
 use tokio::net::TcpListener;
-use tokio_stream::wrappers::TcpListenerStream;
 use tokio_stream::{Stream, StreamExt as _};
 use tonic::transport::Server;
+use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::workload::VALUE_BYTES;
@@ -35,7 +35,7 @@ pub(super) async fn serve() -> Result<()> {
         .max_concurrent_streams(1024)
         .add_service(DataServiceServer::new(ceiling.clone()))
         .add_service(WritesServer::new(ceiling))
-        .serve_with_incoming(TcpListenerStream::new(listener))
+        .serve_with_incoming(TcpIncoming::from(listener).with_nodelay(Some(true)))
         .await?;
     Ok(())
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
+use comfy_table::presets::UTF8_BORDERS_ONLY;
 use comfy_table::{CellAlignment, Table as Grid};
 use serde::Serialize;
 
@@ -80,22 +80,25 @@ impl Row {
 }
 
 impl Table {
-    const YARDSTICKS: [(&'static str, Target); 3] =
-        [("ceiling", Target::Ceiling), ("etcd", Target::Etcd), ("redis", Target::Redis)];
-
-    /// Adds the ratios to the rows.
-    pub(super) fn new(load: Load, mut rows: Vec<Row>) -> Self {
-        for (name, target) in Self::YARDSTICKS {
-            let Some(yardstick) = rows.iter().find(|row| row.subject == Subject::calls(target)) else {
-                continue;
-            };
-            let yardstick = yardstick.rounds.clone();
-            for row in &mut rows {
-                let ratio = ratios(&row.rounds, &yardstick, |round| round.ops_per_second);
-                row.ratio_to.extend(ratio.map(|ratio| (name, ratio)));
-            }
+    /// Adds the ratios to the rows. The ceiling of a stream is the ceiling's stream.
+    pub(super) fn new(load: Load, rows: Vec<Row>) -> Self {
+        let mut table = Self { load, rows };
+        for place in 0..table.rows.len() {
+            let row = &table.rows[place];
+            let ceiling = Subject { target: Target::Ceiling, via: row.subject.via };
+            let yardsticks = [
+                ("ceiling", ceiling),
+                ("etcd", Subject::calls(Target::Etcd)),
+                ("redis", Subject::calls(Target::Redis)),
+            ];
+            let others = yardsticks.into_iter().filter(|(_, yardstick)| *yardstick != row.subject);
+            let ratio_to = others.filter_map(|(name, yardstick)| {
+                let ratio = ratios(&row.rounds, &table.row(yardstick)?.rounds, |round| round.ops_per_second);
+                ratio.map(|ratio| (name, ratio))
+            });
+            table.rows[place].ratio_to = ratio_to.collect();
         }
-        Self { load, rows }
+        table
     }
 
     /// The row of `subject`.
@@ -179,7 +182,7 @@ fn verdicts(goals: &[Judgement]) -> Grid {
 
 fn empty_grid(header: &[&str]) -> Grid {
     let mut grid = Grid::new();
-    grid.load_preset(UTF8_HORIZONTAL_ONLY).set_header(header.to_vec());
+    grid.load_preset(UTF8_BORDERS_ONLY).set_header(header.to_vec());
     grid
 }
 

@@ -2,6 +2,8 @@
 
 use bytes::Bytes;
 
+pub(super) use crate::random::Random;
+
 /// Ids that the loads choose from, uniformly.
 pub(super) const KEY_SPACE: usize = 10_000;
 
@@ -42,29 +44,5 @@ impl Workload {
     pub(super) fn value(&self, random: &mut Random) -> Bytes {
         let start = random.below(POOL_BYTES - VALUE_BYTES);
         self.pool.slice(start..start + VALUE_BYTES)
-    }
-}
-
-/// SplitMix64: cheap, seeded, and good enough to choose keys with.
-#[derive(Debug)]
-pub(super) struct Random(u64);
-
-impl Random {
-    pub(super) fn new(seed: u64) -> Self {
-        Self(seed)
-    }
-
-    pub(super) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut bits = self.0;
-        bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        bits ^ (bits >> 31)
-    }
-
-    // The remainder is below `bound`, which is a usize.
-    #[allow(clippy::cast_possible_truncation)]
-    fn below(&mut self, bound: usize) -> usize {
-        (self.next() % bound as u64) as usize
     }
 }

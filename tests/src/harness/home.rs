@@ -20,6 +20,7 @@ pub struct Home {
     folder: TempDir,
     settings: BTreeMap<String, String>,
     collections: Vec<Value>,
+    is_quiet: bool,
 }
 
 impl Home {
@@ -37,7 +38,7 @@ impl Home {
     /// When the directory cannot be made.
     pub fn within(parent: &Path) -> Result<Self> {
         let folder = tempfile::Builder::new().prefix("odgm-node-").tempdir_in(parent)?;
-        let home = Self { folder, settings: BTreeMap::new(), collections: Vec::new() };
+        let home = Self { folder, settings: BTreeMap::new(), collections: Vec::new(), is_quiet: false };
         Ok(home.with("ODGM_HTTP_HOST", "127.0.0.1").with("ODGM_HTTP_PORT", "0"))
     }
 
@@ -45,6 +46,13 @@ impl Home {
     #[must_use]
     pub fn with(mut self, name: &str, value: &str) -> Self {
         self.settings.insert(name.to_owned(), value.to_owned());
+        self
+    }
+
+    /// Does not print the node's output in the end.
+    #[must_use]
+    pub fn quiet(mut self) -> Self {
+        self.is_quiet = true;
         self
     }
 
@@ -140,6 +148,9 @@ impl Home {
 impl Drop for Home {
     fn drop(&mut self) {
         const LINES: usize = 200;
+        if self.is_quiet {
+            return;
+        }
         let output = fs::read_to_string(self.output()).unwrap_or_default();
         let lines: Vec<&str> = output.lines().collect();
         let kept = lines.len().saturating_sub(LINES);

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::net::SocketAddr;
-use std::process::ExitStatus;
+use std::process::{Command, ExitStatus};
 use std::time::{Duration, Instant};
 
 use tonic::transport::{Channel, Endpoint};
@@ -119,9 +119,17 @@ impl<'a> Node<'a> {
     /// # Errors
     /// When the program cannot be run; how it ends is for the caller to judge.
     pub fn odgm(&self, arguments: &[&str]) -> Result<Ran> {
+        Ran::of(self.odgm_command(arguments)?)
+    }
+
+    /// The same, to be run by the caller.
+    ///
+    /// # Errors
+    /// When there is no such program.
+    pub fn odgm_command(&self, arguments: &[&str]) -> Result<Command> {
         let mut command = self.home.command()?;
         command.env("ODGM_ENDPOINT", format!("http://{}", self.address)).args(arguments);
-        Ran::of(command)
+        Ok(command)
     }
 }
 

@@ -1,0 +1,167 @@
+//! Bytes on disk that are not those that were written.
+
+use std::fs::{self, File};
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use odgm_tests::Result;
+use odgm_tests::harness::Home;
+
+use super::{refusal, write};
+use crate::Story;
+
+/// The largest file of the log with that extension.
+fn largest(home: &Home, extension: &str) -> Result<PathBuf> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(home.data().join("log"))? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|found| found == extension) {
+            files.push((fs::metadata(&path)?.len(), path));
+        }
+    }
+    let largest = files.into_iter().max().ok_or_else(|| format!("the log has no .{extension} file"))?;
+    Ok(largest.1)
+}
+
+fn flip(path: &Path, at: impl Fn(usize) -> usize) -> Story {
+    let mut bytes = fs::read(path)?;
+    let at = at(bytes.len());
+    bytes[at] ^= 0x40;
+    fs::write(path, bytes)?;
+    Ok(())
+}
+
+/// Messages without what differs from run to run.
+fn redacted(home: &Home, text: &str) -> String {
+    text.replace(&home.data().display().to_string(), "DATA")
+}
+
+#[tokio::test]
+async fn a_flipped_byte_in_a_table_of_the_log_is_found_by_verify_and_named() -> Story {
+    let home = Home::new()?.collection("things", 1);
+    let node = home.start().await?;
+    write(&node.objects("things", 0), 3_000).await?;
+    node.stop()?;
+    // An orderly stop and the next start leave the log in table files.
+    home.start().await?.stop()?;
+    flip(&largest(&home, "sst")?, |length| length / 3)?;
+
+    let before = home.snapshot()?;
+    let (code, told) = home.odgm(&["log", "verify"])?.failure()?;
+    assert_eq!(code, 1);
+    let told = redacted(&home, &told);
+    assert!(told.contains("things/0") && told.contains(".sst") && told.contains("offset"), "{told}");
+    assert_eq!(before.changed_in(&home.snapshot()?), [""; 0], "verify has changed files");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_flipped_byte_in_what_was_written_last_stops_the_start() -> Story {
+    let home = Home::new()?.collection("things", 1);
+    let node = home.start().await?;
+    let last = write(&node.objects("things", 0), 500).await?.offset;
+    node.kill()?;
+    flip(&largest(&home, "log")?, |length| length / 2)?;
+    let told = refusal(&home)?;
+    assert!(told.contains(&format!("up to {last} were synced")), "{told}");
+    assert!(told.contains("group 1: the log ends at offset"), "{told}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_log_that_is_shorter_than_its_watermark_is_refused() -> Story {
+    let home = Home::new()?.collection("things", 1);
+    let node = home.start().await?;
+    let last = write(&node.objects("things", 0), 500).await?.offset;
+    node.kill()?;
+    let wal = largest(&home, "log")?;
+    let length = fs::metadata(&wal)?.len();
+    File::options().write(true).open(&wal)?.set_len(length * 3 / 4)?;
+    let told = refusal(&home)?;
+    assert!(told.contains(&format!("up to {last} were synced")), "{told}");
+    assert!(told.contains("group 1: the log ends at offset"), "{told}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_torn_tail_is_tolerated_and_nothing_that_was_acknowledged_is_lost() -> Story {
+    let home = Home::new()?.collection("things", 1);
+    let node = home.start().await?;
+    write(&node.objects("things", 0), 200).await?;
+    node.kill()?;
+    // A write that the power cut short: the beginning of a block, never acknowledged.
+    let mut wal = File::options().append(true).open(largest(&home, "log")?)?;
+    wal.write_all(&[0x5a, 0x17, 0xc0, 0xde, 0xff, 0x00, 0x01, 0x99, 0x42])?;
+    drop(wal);
+
+    let node = home.start().await?;
+    let things = node.objects("things", 0);
+    for number in 150..200 {
+        let expected = number.to_string();
+        assert_eq!(things.value(&format!("thing-{}", number % 50), "k").await?, Some(expected));
+    }
+    write(&things, 10).await?;
+    node.odgm(&["partition", "verify", "things"])?.success()?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_view_that_is_ahead_of_its_log_is_refused() -> Story {
+    let home = Home::new()?.collection("things", 1);
+    let node = home.start().await?;
+    let old = write(&node.objects("things", 0), 100).await?.offset;
+    node.stop()?;
+    let kept = home.data().with_file_name("kept");
+    copy(&home.data().join("log"), &kept)?;
+    let node = home.start().await?;
+    let new = write(&node.objects("things", 0), 100).await?.offset;
+    node.stop()?;
+    // An operator restores an old copy of the log, but not of the views.
+    fs::remove_dir_all(home.data().join("log"))?;
+    copy(&kept, &home.data().join("log"))?;
+
+    let before = home.snapshot()?;
+    let told = home.refused()?;
+    assert!(!told.status.success(), "{}", told.output);
+    let error = told.output.lines().rfind(|line| line.starts_with("odgm: ")).unwrap_or_default();
+    assert!(error.contains(&new.to_string()) && error.contains(&old.to_string()), "{error}");
+    let changed = before.changed_in(&home.snapshot()?);
+    assert_eq!(changed, [""; 0], "a refused start has changed files");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_watermark_file_that_is_gone_or_damaged_is_refused() -> Story {
+    let home = Home::new()?.collection("things", 1);
+    let node = home.start().await?;
+    write(&node.objects("things", 0), 100).await?;
+    node.stop()?;
+    let file = home.data().join("log/watermarks");
+    let bytes = fs::read(&file)?;
+
+    let mut damaged = bytes.clone();
+    damaged[..8].copy_from_slice(b"garbage!");
+    fs::write(&file, &damaged)?;
+    let wrong_bytes = refusal(&home)?;
+    fs::remove_file(&file)?;
+    let missing = refusal(&home)?;
+    insta::assert_snapshot!(format!("{wrong_bytes}\n{missing}"), @"");
+
+    fs::write(&file, bytes)?;
+    assert_eq!(home.start().await?.objects("things", 0).value("thing-49", "k").await?.as_deref(), Some("99"));
+    Ok(())
+}
+
+fn copy(from: &Path, to: &Path) -> Story {
+    fs::create_dir_all(to)?;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let target = to.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            copy(&entry.path(), &target)?;
+        } else {
+            fs::copy(entry.path(), target)?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,80 @@
+//! Data directories that are not this node's.
+
+use std::fs;
+
+use odgm_tests::harness::Home;
+use serde_json::Value;
+
+use super::{refusal, write};
+use crate::Story;
+
+#[tokio::test]
+async fn a_directory_of_another_node_is_refused() -> Story {
+    let home = Home::new()?.with("ODGM_NODE_ID", "7").collection("things", 1);
+    let node = home.start().await?;
+    write(&node.objects("things", 0), 10).await?;
+    node.stop()?;
+    let home = home.with("ODGM_NODE_ID", "8");
+    insta::assert_snapshot!(refusal(&home)?, @"");
+    let home = home.with("ODGM_NODE_ID", "7");
+    assert_eq!(home.start().await?.objects("things", 0).value("thing-9", "k").await?.as_deref(), Some("9"));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_directory_of_another_format_is_refused() -> Story {
+    let home = Home::new()?.collection("things", 1);
+    home.start().await?.stop()?;
+    let file = home.data().join("node.json");
+    let mut node: Value = serde_json::from_slice(&fs::read(&file)?)?;
+    node["format"] = 999.into();
+    fs::write(&file, node.to_string())?;
+    insta::assert_snapshot!(refusal(&home)?, @"");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_directory_whose_node_file_is_damaged_is_refused() -> Story {
+    let home = Home::new()?;
+    home.start().await?.stop()?;
+    let file = home.data().join("node.json");
+    let text = fs::read(&file)?;
+    fs::write(&file, &text[..text.len() / 2])?;
+    insta::assert_snapshot!(refusal(&home)?, @"");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_folder_of_other_files_is_refused() -> Story {
+    let home = Home::new()?;
+    fs::create_dir(home.data())?;
+    fs::write(home.data().join("thesis.txt"), "two years of work")?;
+    insta::assert_snapshot!(refusal(&home)?, @"");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_directory_in_use_is_refused_and_offline_commands_name_the_online_form() -> Story {
+    let home = Home::new()?.collection("things", 1);
+    let node = home.start().await?;
+    write(&node.objects("things", 0), 10).await?;
+
+    let second = home.refused()?;
+    let error = second.output.lines().rfind(|line| line.starts_with("odgm: ")).unwrap_or_default();
+    insta::assert_snapshot!(error.replace(&home.data().display().to_string(), "DATA"), @"");
+
+    let mut told = Vec::new();
+    for command in [
+        &["log", "verify"][..],
+        &["log", "dump", "things/0"],
+        &["view", "rebuild", "things"],
+        &["view", "dump", "things/0"],
+    ] {
+        let (code, error) = home.odgm(command)?.failure()?;
+        told.push(format!("{} -> {code}: {}", command.join(" "), error.trim_end()));
+    }
+    let told = told.join("\n").replace(&home.data().display().to_string(), "DATA");
+    insta::assert_snapshot!(told, @"");
+    assert_eq!(node.objects("things", 0).value("thing-9", "k").await?.as_deref(), Some("9"));
+    Ok(())
+}

@@ -1,0 +1,130 @@
+//! Disks that are nearly full, and disks that are.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::Command;
+
+use odgm_tests::Result;
+use odgm_tests::harness::Home;
+use tempfile::TempDir;
+use tonic::Code;
+
+use super::write;
+use crate::Story;
+
+#[tokio::test]
+async fn below_the_reserve_writes_are_refused_and_reads_go_on() -> Story {
+    let home = Home::new()?.collection("things", 1);
+    let node = home.start().await?;
+    let last = write(&node.objects("things", 0), 50).await?;
+    node.stop()?;
+
+    // More than any test machine has free.
+    let home = home.with("ODGM_FREE_SPACE_RESERVE", "1000GiB");
+    let node = home.start().await?;
+    let things = node.objects("things", 0);
+    let refused = things.set_value("a", "k", "v").await.expect_err("there is no space to spare");
+    assert_eq!(refused.code(), Code::ResourceExhausted, "{refused}");
+    assert!(refused.message().contains("free") && refused.message().contains("reserve"), "{refused}");
+    let outcome = refused.metadata().get("odgm-outcome").and_then(|outcome| outcome.to_str().ok());
+    assert_eq!(outcome, Some("not-applied"));
+    assert_eq!(things.value("thing-49", "k").await?.as_deref(), Some("49"));
+    assert_eq!(things.history("thing-49").await?.last().map(|event| event.offset), Some(last.offset));
+    Ok(())
+}
+
+/// A file system of its own, in memory and small. Dropping it unmounts it.
+struct SmallDisk(TempDir);
+
+impl SmallDisk {
+    /// None where this process may not mount.
+    fn mount(size: &str) -> Result<Option<Self>> {
+        let folder = tempfile::Builder::new().prefix("odgm-small-disk-").tempdir()?;
+        let options = format!("size={size}");
+        let mount =
+            Command::new("mount").args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(folder.path()).output();
+        Ok(mount.is_ok_and(|mount| mount.status.success()).then_some(Self(folder)))
+    }
+
+    fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    fn grow(&self, size: &str) -> Story {
+        let options = format!("remount,size={size}");
+        let grown = Command::new("mount").args(["-o", &options]).arg(self.path()).status()?;
+        if grown.success() { Ok(()) } else { Err(format!("remount: {grown}").into()) }
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        // Nothing can be done about a failure here.
+        drop(Command::new("umount").arg(self.path()).status());
+    }
+}
+
+#[tokio::test]
+async fn a_full_disk_stops_the_node_and_loses_nothing_that_was_acknowledged() -> Story {
+    let Some(disk) = SmallDisk::mount("48m")? else {
+        eprintln!("skipped: this process may not mount a file system");
+        return Ok(());
+    };
+    let home = Home::within(disk.path())?.collection("things", 1).with("ODGM_FREE_SPACE_RESERVE", "0");
+    let node = home.start().await?;
+    let things = node.objects("things", 0);
+    let value = "x".repeat(64 << 10);
+    let mut acknowledged = BTreeMap::new();
+    let failed = loop {
+        let number = acknowledged.len();
+        let (object, value) = (format!("thing-{number}"), format!("{number} {value}"));
+        match things.set_value(&object, "k", &value).await {
+            Ok(_) => acknowledged.insert(object, value),
+            Err(status) => break status,
+        };
+        assert!(number < 10_000, "the disk never filled");
+    };
+    // The outcome of what was under way is not known, and so says the node before it stops.
+    let outcome = failed.metadata().get("odgm-outcome").and_then(|outcome| outcome.to_str().ok());
+    assert_ne!(outcome, Some("not-applied"), "{failed}");
+    let status = node.ended()?;
+    assert!(!status.success());
+
+    disk.grow("256m")?;
+    let node = home.start().await?;
+    let things = node.objects("things", 0);
+    for (object, value) in acknowledged {
+        assert_eq!(things.value(&object, "k").await?.as_ref(), Some(&value), "{object}");
+    }
+    node.odgm(&["partition", "verify", "things"])?.success()?;
+    node.odgm(&["partition", "verify-view", "things"])?.success()?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_reserve_keeps_a_small_disk_from_filling_up() -> Story {
+    let Some(disk) = SmallDisk::mount("96m")? else {
+        eprintln!("skipped: this process may not mount a file system");
+        return Ok(());
+    };
+    let home = Home::within(disk.path())?.collection("things", 1).with("ODGM_FREE_SPACE_RESERVE", "32MiB");
+    let node = home.start().await?;
+    let things = node.objects("things", 0);
+    let value = "x".repeat(64 << 10);
+    let mut number = 0;
+    let refused = loop {
+        match things.set_value(&format!("thing-{number}"), "k", &value).await {
+            Ok(_) => number += 1,
+            Err(status) => break status,
+        }
+        assert!(number < 10_000, "the reserve was never reached");
+    };
+    assert_eq!(refused.code(), Code::ResourceExhausted, "{refused}");
+    assert_eq!(things.value("thing-0", "k").await?.map(|value| value.len()), Some(64 << 10));
+    disk.grow("512m")?;
+    // Free space is looked at again now and then.
+    while things.set_value("again", "k", &value).await.is_err() {
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    Ok(())
+}

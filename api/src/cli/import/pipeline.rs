@@ -229,3 +229,6 @@ impl Shared {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

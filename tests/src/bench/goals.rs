@@ -4,7 +4,9 @@ use std::fmt;
 
 use serde::Serialize;
 
+use super::footprint::Footprint;
 use super::load::{Load, Operation, Shape};
+use super::rebuild::Rebuild;
 use super::report::{Table, ratios};
 use super::servers::Target;
 use super::targets::Subject;
@@ -62,8 +64,12 @@ impl Judgement {
 const ONE: Shape = Shape { connections: 1, in_flight: 1 };
 const MANY: Shape = Shape { connections: 4, in_flight: 32 };
 
-/// Holds the medians of the tables against the floors and goals.
-pub(super) fn judge(tables: &[Table]) -> Vec<Judgement> {
+/// Holds the medians of the tables, and what else was measured, against the floors and goals.
+pub(super) fn judge(
+    tables: &[Table],
+    footprint: Option<&Footprint>,
+    rebuild: Option<&Rebuild>,
+) -> Vec<Judgement> {
     use Bound::{AtLeast, AtMost, Below};
     use Operation::{GetValue, SetValue};
 
@@ -96,6 +102,25 @@ pub(super) fn judge(tables: &[Table]) -> Vec<Judgement> {
             ratio(SetValue, stream, "redis"),
             AtLeast(0.8),
             AtLeast(1.0),
+        ),
+        judge(
+            "rebuild, records/s",
+            rebuild.map(|r| r.rebuild_per_second),
+            AtLeast(100_000.0),
+            AtLeast(500_000.0),
+        ),
+        judge("rebuild, of the import at 4x32", rebuild.map(|r| r.of_import), AtLeast(3.0), AtLeast(3.0)),
+        judge(
+            "1,000,000 objects, MiB resident",
+            footprint.map(|f| f.peak_resident_mib),
+            Below(512.0),
+            Below(512.0),
+        ),
+        judge(
+            "bytes written per byte of payload",
+            footprint.map(|f| f.written_per_byte),
+            Below(8.0),
+            Below(4.0),
         ),
     ]
 }

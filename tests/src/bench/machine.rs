@@ -47,7 +47,10 @@ impl std::fmt::Display for Machine {
 /// Refuses a directory that is only memory.
 pub(super) fn require_disk(dir: &Path) -> Result<()> {
     const TMPFS: i64 = 0x0102_1994;
-    if i64::try_from(statfs(dir)?.f_type).is_ok_and(|kind| kind == TMPFS) {
+    // The type of this field differs between systems.
+    #[allow(clippy::useless_conversion)]
+    let kind = i64::try_from(statfs(dir)?.f_type);
+    if kind.is_ok_and(|kind| kind == TMPFS) {
         return Err(format!(
             "{} is a tmpfs, where an fsync costs nothing: name a directory on a disk with --dir",
             dir.display()

@@ -3,19 +3,57 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::footprint::Footprint;
 use super::goals;
 use super::load::{Load, Operation, Samples, Timing};
 use super::machine::{self, Machine};
-use super::options::Options;
+use super::options::{Options, Part};
+use super::rebuild::Rebuild;
 use super::report::{Method, Report, Row, Table};
 use super::servers::{Server, Target};
 use super::targets::{self, Subject};
 use super::workload::{KEY_SPACE, VALUE_BYTES, Workload};
 use crate::Result;
 
-/// Starts the servers, visits them, and stops them.
+/// Measures all parts that are asked for.
 pub(super) async fn run(options: &Options) -> Result<Report> {
     machine::require_disk(&options.dir)?;
+    let asked = |part| options.parts.contains(&part);
+    let has_node = options.targets.contains(&Target::Odgm);
+    let (versions, tables) = if asked(Part::Loads) { loads(options).await? } else { Default::default() };
+    let footprint = match asked(Part::Footprint) && has_node {
+        true => Some(Footprint::measure(options).await?),
+        false => None,
+    };
+    let rebuild = match asked(Part::Rebuild) && has_node {
+        true if options.flights.exists() => Some(Rebuild::measure(&options.flights, options).await?),
+        true => {
+            eprintln!("no rebuild: there is no {}; name the file with --flights", options.flights.display());
+            None
+        }
+        false => None,
+    };
+    let goals = goals::judge(&tables, footprint.as_ref(), rebuild.as_ref());
+    Ok(Report {
+        machine: Machine::this(),
+        method: Method {
+            rounds: options.rounds,
+            seconds: options.seconds,
+            warm_up_seconds: options.warm_up,
+            key_space: KEY_SPACE,
+            value_bytes: VALUE_BYTES,
+            partitions: options.partitions,
+        },
+        versions,
+        tables,
+        footprint,
+        rebuild,
+        goals,
+    })
+}
+
+/// Starts the servers, visits them, and stops them.
+async fn loads(options: &Options) -> Result<(Vec<(Target, String)>, Vec<Table>)> {
     let workload = Arc::new(Workload::new(KEY_SPACE));
     let servers = start(options, &workload).await?;
     let mut tables = Vec::new();
@@ -32,21 +70,8 @@ pub(super) async fn run(options: &Options) -> Result<Report> {
             return Err(format!("{written} writes were acknowledged, but only {kept} are durable").into());
         }
     }
-    let goals = goals::judge(&tables);
-    Ok(Report {
-        machine: Machine::this(),
-        method: Method {
-            rounds: options.rounds,
-            seconds: options.seconds,
-            warm_up_seconds: options.warm_up,
-            key_space: KEY_SPACE,
-            value_bytes: VALUE_BYTES,
-            partitions: options.partitions,
-        },
-        versions: servers.iter().map(|server| (server.target, server.version.clone())).collect(),
-        tables,
-        goals,
-    })
+    let versions = servers.iter().map(|server| (server.target, server.version.clone())).collect();
+    Ok((versions, tables))
 }
 
 async fn start(options: &Options, workload: &Workload) -> Result<Vec<Server>> {

@@ -4,19 +4,21 @@
 
 mod ceiling;
 mod etcd;
+mod footprint;
 mod goals;
 mod install;
 mod load;
 mod machine;
 mod measure;
 mod options;
+mod rebuild;
 mod report;
 mod servers;
 mod statistics;
 mod targets;
 mod workload;
 
-pub use options::{Command, Options};
+pub use options::{Command, Options, Part};
 
 use crate::Result;
 

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Parser, Subcommand};
+use clap::{Parser, Subcommand, ValueEnum};
 
 use super::servers::Target;
 
@@ -26,6 +26,10 @@ pub struct Options {
     #[arg(long, default_value_t = 1.0)]
     pub warm_up: f64,
 
+    /// Only these parts.
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = Part::ALL)]
+    pub parts: Vec<Part>,
+
     /// Only these targets.
     #[arg(long, value_enum, value_delimiter = ',', default_values_t = Target::ALL)]
     pub targets: Vec<Target>,
@@ -38,6 +42,10 @@ pub struct Options {
     #[arg(long, default_value_t = 1)]
     pub partitions: u32,
 
+    /// The operations that are imported before views are rebuilt.
+    #[arg(long, env = "FLIGHTS", default_value = "../shared/data/flights.jsonl.gz")]
+    pub flights: PathBuf,
+
     /// The directory for the servers' data. It must be on a disk: on a tmpfs an fsync costs nothing.
     #[arg(long, default_value_os_t = std::env::temp_dir())]
     pub dir: PathBuf,
@@ -49,6 +57,32 @@ pub struct Options {
     /// The `odgm` binary. Default: built now, in release, from this workspace.
     #[arg(long, env = "ODGM_BIN")]
     pub odgm: Option<PathBuf>,
+}
+
+/// What can be measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Part {
+    /// All loads on all targets.
+    Loads,
+    /// Memory and bytes written of a node with a million objects.
+    Footprint,
+    /// Rebuilding views from their logs.
+    Rebuild,
+}
+
+impl Part {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Loads, Self::Footprint, Self::Rebuild];
+}
+
+impl std::fmt::Display for Part {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Loads => "loads",
+            Self::Footprint => "footprint",
+            Self::Rebuild => "rebuild",
+        })
+    }
 }
 
 /// What the binary can do besides the comparison.

@@ -7,9 +7,11 @@ use comfy_table::presets::UTF8_BORDERS_ONLY;
 use comfy_table::{CellAlignment, Table as Grid};
 use serde::Serialize;
 
+use super::footprint::Footprint;
 use super::goals::Judgement;
 use super::load::{Load, Samples};
 use super::machine::Machine;
+use super::rebuild::Rebuild;
 use super::servers::Target;
 use super::statistics::{Latencies, Spread};
 use super::targets::Subject;
@@ -22,6 +24,8 @@ pub(super) struct Report {
     pub(super) method: Method,
     pub(super) versions: Vec<(Target, String)>,
     pub(super) tables: Vec<Table>,
+    pub(super) footprint: Option<Footprint>,
+    pub(super) rebuild: Option<Rebuild>,
     pub(super) goals: Vec<Judgement>,
 }
 
@@ -127,10 +131,13 @@ impl fmt::Display for Report {
         for table in &self.tables {
             writeln!(f, "\n{}\n{}", table.load, grid(table))?;
         }
-        if !self.goals.is_empty() {
-            writeln!(f, "\nFloors and goals\n{}", verdicts(&self.goals))?;
+        if let Some(footprint) = &self.footprint {
+            writeln!(f, "\nFootprint\n{footprint}")?;
         }
-        Ok(())
+        if let Some(rebuild) = &self.rebuild {
+            writeln!(f, "\nRebuild\n{rebuild}")?;
+        }
+        writeln!(f, "\nFloors and goals\n{}", verdicts(&self.goals))
     }
 }
 

@@ -21,6 +21,7 @@ pub struct Home {
     settings: BTreeMap<String, String>,
     collections: Vec<Value>,
     is_quiet: bool,
+    program: Option<PathBuf>,
 }
 
 impl Home {
@@ -38,7 +39,13 @@ impl Home {
     /// When the directory cannot be made.
     pub fn within(parent: &Path) -> Result<Self> {
         let folder = tempfile::Builder::new().prefix("odgm-node-").tempdir_in(parent)?;
-        let home = Self { folder, settings: BTreeMap::new(), collections: Vec::new(), is_quiet: false };
+        let home = Self {
+            folder,
+            settings: BTreeMap::new(),
+            collections: Vec::new(),
+            is_quiet: false,
+            program: None,
+        };
         Ok(home.with("ODGM_HTTP_HOST", "127.0.0.1").with("ODGM_HTTP_PORT", "0"))
     }
 
@@ -46,6 +53,13 @@ impl Home {
     #[must_use]
     pub fn with(mut self, name: &str, value: &str) -> Self {
         self.settings.insert(name.to_owned(), value.to_owned());
+        self
+    }
+
+    /// Runs this binary instead of the one that is found.
+    #[must_use]
+    pub fn program(mut self, odgm: PathBuf) -> Self {
+        self.program = Some(odgm);
         self
     }
 
@@ -107,7 +121,7 @@ impl Home {
 
     /// The `odgm` command with the settings of this home.
     pub(super) fn command(&self) -> Result<Command> {
-        let mut command = Command::new(odgm()?);
+        let mut command = Command::new(self.program.clone().map_or_else(odgm, Ok)?);
         // Whoever runs the tests may have settings of their own.
         let theirs = std::env::vars_os().map(|(name, _)| name);
         for name in theirs.filter(|name| name.to_string_lossy().starts_with("ODGM_")) {

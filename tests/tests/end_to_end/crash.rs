@@ -1,7 +1,7 @@
 //! kill -9 under load, again and again: what was acknowledged is there, what was not sent is not, and the chain holds.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use odgm_proto::odgm::v1::subscribe_request::From;
@@ -11,6 +11,7 @@ use odgm_proto::odgm::v1::{Earliest, Event, VerifyRequest, WriteRequest};
 use odgm_proto::oprc::SetKeyRequest;
 use odgm_tests::harness::{Home, Node, Objects, text};
 use odgm_tests::random::Random;
+use parking_lot::Mutex;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_stream::wrappers::ReceiverStream;
@@ -58,14 +59,14 @@ async fn twenty_kills_under_load_lose_nothing_and_invent_nothing() -> Story {
     }
     let node = home.start().await?;
     check(&node, &ledger).await?;
-    let Ledger { sent, acknowledged } = &*ledger.lock().expect("no writer panicked");
+    let Ledger { sent, acknowledged } = &*ledger.lock();
     println!("{KILLS} kills, {} writes sent, {} acknowledged", sent.len(), acknowledged.len());
     assert!(sent.len() > acknowledged.len(), "no kill came while a write was under way: nothing was tested");
     Ok(())
 }
 
 fn acknowledged(ledger: &Shared) -> usize {
-    ledger.lock().expect("no writer panicked").acknowledged.len()
+    ledger.lock().acknowledged.len()
 }
 
 /// Writers that go on until the node is gone.
@@ -101,9 +102,9 @@ fn object_of(number: u64) -> String {
 async fn call(things: &Objects, partition: u32, name: &str, ledger: &Shared) -> Story {
     for number in 0.. {
         let value = format!("{name}.{number}");
-        ledger.lock().expect("no writer panicked").sent.insert(value.clone());
+        ledger.lock().sent.insert(value.clone());
         let written = things.set_value(&object_of(number), "k", &value).await?;
-        ledger.lock().expect("no writer panicked").acknowledged.insert(value, (partition, written.offset));
+        ledger.lock().acknowledged.insert(value, (partition, written.offset));
     }
     Ok(())
 }
@@ -126,7 +127,7 @@ async fn stream(things: &Objects, partition: u32, name: &str, ledger: &Shared) -
         WriteRequest { sequence: number, operation: Some(Operation::SetValue(put)), request_id: None }
     };
     for number in 0.. {
-        ledger.lock().expect("no writer panicked").sent.insert(value(number));
+        ledger.lock().sent.insert(value(number));
         requests.send(request(number)).await?;
         if number < WINDOW as u64 {
             continue;
@@ -134,7 +135,7 @@ async fn stream(things: &Objects, partition: u32, name: &str, ledger: &Shared) -
         let response = responses.message().await?.ok_or("the stream ended")?;
         let Some(Outcome::Written(written)) = response.result else { return Err("a refusal".into()) };
         let value = value(response.sequence);
-        ledger.lock().expect("no writer panicked").acknowledged.insert(value, (partition, written.offset));
+        ledger.lock().acknowledged.insert(value, (partition, written.offset));
     }
     Ok(())
 }
@@ -163,7 +164,7 @@ async fn check(node: &Node<'_>, ledger: &Shared) -> Story {
         }
     }
     {
-        let ledger = ledger.lock().expect("no writer panicked");
+        let ledger = ledger.lock();
         for (value, place) in &ledger.acknowledged {
             if found.get(value) != Some(place) {
                 let now = found.get(value);

@@ -3,7 +3,7 @@
 pub(super) mod data_service;
 mod etcd;
 mod redis;
-mod write_stream;
+pub(super) mod write_stream;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -84,7 +84,7 @@ pub(super) async fn visit(
             closed_loop(connections, load, workload, timing).await
         }
         (Target::Odgm | Target::Ceiling, Via::Stream) => {
-            let pipelines = open(load, || write_stream::open(address, partitions, load)).await?;
+            let pipelines = open(load, || write_stream::open(address, partitions, load.shape)).await?;
             closed_pipelines(pipelines, load, workload, timing).await
         }
         (Target::Etcd, Via::Calls) => {

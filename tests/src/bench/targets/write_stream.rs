@@ -9,12 +9,12 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 
-use super::super::load::{self, Load};
+use super::super::load::{self, Shape};
 use super::{channel, data_service};
 use crate::Result;
 
 /// One stream on a connection of its own.
-pub(super) struct Pipeline {
+pub(in super::super) struct Pipeline {
     requests: mpsc::Sender<WriteRequest>,
     responses: Streaming<WriteResponse>,
     partitions: u32,
@@ -22,8 +22,8 @@ pub(super) struct Pipeline {
     acknowledged: u64,
 }
 
-pub(super) async fn open(address: SocketAddr, partitions: u32, load: Load) -> Result<Pipeline> {
-    let (requests, outgoing) = mpsc::channel(load.shape.in_flight);
+pub(in super::super) async fn open(address: SocketAddr, partitions: u32, shape: Shape) -> Result<Pipeline> {
+    let (requests, outgoing) = mpsc::channel(shape.in_flight);
     let mut client = WritesClient::new(channel(address).await?);
     let responses = client.write(ReceiverStream::new(outgoing)).await?.into_inner();
     Ok(Pipeline { requests, responses, partitions, sent: 0, acknowledged: 0 })

@@ -7,8 +7,8 @@ use base64::engine::general_purpose::STANDARD;
 use odgm_log::Offset;
 use odgm_log::body::{Target, Triggers, Value, ValueKind};
 
+use super::View;
 use super::read::misplaced;
-use super::{View, header_of};
 use crate::change::Change;
 use crate::error::Error;
 use crate::header::Header;
@@ -37,7 +37,7 @@ impl View {
     pub fn dump(&self, out: &mut dyn Write) -> Result<Header, DumpError> {
         let rows = self.inner.storage.reader().map_err(Error::from)?;
         let mut dump = Dump { rows: &*rows, out };
-        let header = header_of(&*rows)?.unwrap_or_else(|| self.header());
+        let header = self.header_in(&*rows)?;
         dump.header(&header)?;
         dump.objects()?;
         dump.tombstones()?;

@@ -138,6 +138,12 @@ impl View {
         }
     }
 
+    /// The header as of the moment of `rows`, which are this view's.
+    fn header_in(&self, rows: &dyn Reader) -> Result<Header, Error> {
+        let found = header_of(rows)?;
+        Ok(found.unwrap_or_else(|| Header::new(self.inner.header.read().group)))
+    }
+
     fn apply_with(&self, core: &mut Core, committed: &[Committed]) -> Result<Vec<Applied>, ApplyError> {
         let rows = self.inner.storage.reader().map_err(|source| ApplyError::Read {
             offset: core.header().applied.next(),

@@ -2,7 +2,7 @@
 
 use odgm_log::Offset;
 
-use super::{View, header_of};
+use super::View;
 use crate::change::Change;
 use crate::error::Error;
 use crate::keys::{Key, Table, object_prefix};
@@ -94,7 +94,7 @@ impl View {
         limit: usize,
     ) -> Result<Vec<Change>, Error> {
         let rows = self.inner.storage.reader()?;
-        let floor = header_of(&*rows)?.map_or(Offset::ZERO, |header| header.floor);
+        let floor = self.header_in(&*rows)?.floor;
         let (range, order) = if newest_first {
             (history_range(id, floor).through(&Key::History(id, from).to_vec()), Order::Descending)
         } else {

@@ -37,9 +37,10 @@ impl View {
         log: &dyn RecordSource,
     ) -> Result<Option<Object>, Error> {
         let rows = self.inner.storage.reader()?;
-        let Some(header) = header_of(&*rows)?.filter(|header| offset <= header.applied) else {
-            return Err(Error::Ahead { requested: offset, applied: self.header().applied });
-        };
+        let header = self.header_in(&*rows)?;
+        if offset > header.applied {
+            return Err(Error::Ahead { requested: offset, applied: header.applied });
+        }
         let base = self.inner.snapshots.at_or_before(offset);
         let reach = base.map_or(Offset(1), Offset::next).max(header.floor);
         let mut past = Past::default();
@@ -66,7 +67,7 @@ impl View {
     /// [`Error::BelowFloor`] for a time before what is kept, and all that reading can meet.
     pub fn offset_at(&self, time: Timestamp, log: &dyn RecordSource) -> Result<Offset, Error> {
         let rows = self.inner.storage.reader()?;
-        let Some(header) = header_of(&*rows)? else { return Ok(Offset::ZERO) };
+        let header = self.header_in(&*rows)?;
         if time >= header.time {
             return Ok(header.applied);
         }
@@ -199,14 +200,14 @@ impl Past {
         if newest.kind == ChangeKind::Deleted {
             return Ok(None);
         }
-        let mut scratch = Scratch::default();
+        let mut scratch = Scratch::new(header);
         let mut created = self.created;
         if let Some(base) = base {
             scratch.copy_object(base, id)?;
             created = created.or(present_creation(base, id)?);
         }
         for change in self.needed.iter().rev() {
-            scratch.replay(header, change, log.get(change.offset)?)?;
+            scratch.replay(change, log.get(change.offset)?)?;
         }
         let object = read_object(&scratch, id)?;
         Ok(object.map(|object| Object {
@@ -219,15 +220,23 @@ impl Past {
 }
 
 /// The rows of one object while its past is built.
-#[derive(Default)]
 struct Scratch {
     rows: BTreeMap<Bytes, Bytes>,
+    /// Of a view that holds nothing else.
+    header: Header,
 }
 
 impl Scratch {
+    fn new(header: &Header) -> Self {
+        let header = Header { semantics: header.semantics, ..Header::new(header.group) };
+        Self { rows: BTreeMap::new(), header }
+    }
+
     fn copy_object(&mut self, from: &dyn Reader, id: &str) -> Result<(), Error> {
         let key = Key::Object(id).to_vec();
         let Some(object) = from.get(&key)? else { return Ok(()) };
+        self.header.objects = 1;
+        self.header.entries = ObjectRow::read(&object)?.entry_count;
         self.rows.insert(key.into(), object);
         for row in from.range(Range::prefix(&object_prefix(Table::Entry, id)), Order::Ascending) {
             let (key, value) = row?;
@@ -237,7 +246,7 @@ impl Scratch {
     }
 
     /// Applies a record that was applied before, under what is known of how that went.
-    fn replay(&mut self, header: &Header, change: &Change, record: Record) -> Result<(), Error> {
+    fn replay(&mut self, change: &Change, record: Record) -> Result<(), Error> {
         let mut payload =
             record.decode().map_err(|source| Error::Payload { offset: record.offset, source })?;
         // It was not a repetition, its expectation was met and its documents were small enough, or it would not
@@ -246,8 +255,7 @@ impl Scratch {
         if let Body::SetValues(body) = &mut payload.body {
             body.expected_version = None;
         }
-        let mut then = Header::new(header.group);
-        then.semantics = header.semantics;
+        let mut then = self.header.clone();
         then.applied = record.offset.previous();
         then.time = change.time;
         then.config.set_mode = if change.replaced { SetMode::Replace } else { SetMode::Upsert };
@@ -260,6 +268,7 @@ impl Scratch {
                 None => self.rows.remove(key),
             };
         }
+        self.header = core.header().clone();
         Ok(())
     }
 }

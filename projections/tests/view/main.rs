@@ -1,0 +1,9 @@
+//! What a view makes of its log: golden scripts, a model, and the stories of single rules.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a step that fails is a test that fails")]
+
+mod golden;
+mod keys;
+mod model;
+mod script;
+mod support;

@@ -1,0 +1,151 @@
+//! A log in memory, and views of it.
+
+use odgm_log::body::{Body, Cause, Payload};
+use odgm_log::{GroupId, Hash, NodeId, Offset, Record, Term, Timestamp};
+use odgm_projections::storage::{Budget, Engine, Resources};
+use odgm_projections::{Applied, Committed, Outcome, RecordSource, View, ViewOptions};
+use tempfile::TempDir;
+
+pub(crate) const GROUP: GroupId = GroupId(7);
+
+/// The records of a partition, as its log would hold them.
+#[derive(Clone, Default)]
+pub(crate) struct Log {
+    pub(crate) records: Vec<Record>,
+}
+
+impl Log {
+    /// Appends an operation stamped `millis` after the epoch.
+    pub(crate) fn push(&mut self, millis: u64, request_id: Option<&str>, body: Body) -> Committed {
+        let cause = Cause { request_id: request_id.map(Into::into), ..Cause::default() };
+        let payload = Payload { cause, body };
+        let (kind, bytes) = payload.encode().unwrap();
+        let record = Record {
+            offset: Offset(self.records.len() as u64 + 1),
+            term: Term(0),
+            stamp: Timestamp::from_millis(millis),
+            origin: NodeId(1),
+            kind,
+            payload: bytes,
+        };
+        self.records.push(record.clone());
+        Committed { record, payload }
+    }
+
+    /// The records from `from` to `to`, both included, decoded.
+    pub(crate) fn committed(&self, from: Offset, to: Offset) -> Vec<Committed> {
+        let inside = self.records.iter().filter(|record| from <= record.offset && record.offset <= to);
+        inside.map(|record| Committed { record: record.clone(), payload: record.decode().unwrap() }).collect()
+    }
+
+    pub(crate) fn last(&self) -> Offset {
+        Offset(self.records.len() as u64)
+    }
+
+    pub(crate) fn source(&self) -> Source<'_> {
+        Source(&self.records)
+    }
+}
+
+/// Some of the records of a log, from the first that is kept.
+pub(crate) struct Source<'a>(pub(crate) &'a [Record]);
+
+impl RecordSource for Source<'_> {
+    fn first(&self) -> Offset {
+        RecordSource::first(self.0)
+    }
+
+    fn last(&self) -> Offset {
+        RecordSource::last(self.0)
+    }
+
+    fn read(&self, from: Offset, limit: usize) -> Result<Vec<Record>, odgm_projections::SourceError> {
+        self.0.read(from, limit)
+    }
+}
+
+/// A view in directories that go away with it.
+pub(crate) struct Fixture {
+    home: TempDir,
+    pub(crate) options: ViewOptions,
+    /// `None` only while it is opened again.
+    view: Option<View>,
+}
+
+impl Fixture {
+    pub(crate) fn new(engine: Engine) -> Self {
+        let home = TempDir::new().unwrap();
+        let resources = Resources::new(Budget { block_cache_bytes: 4 << 20, write_buffer_bytes: 4 << 20 });
+        let (dir, snapshots) = (home.path().join("view"), home.path().join("snapshots"));
+        let options = ViewOptions { group: GROUP, engine, dir, snapshots, resources };
+        let view = Some(View::open(&options).unwrap());
+        Self { home, options, view }
+    }
+
+    pub(crate) fn view(&self) -> &View {
+        self.view.as_ref().unwrap()
+    }
+
+    /// Closes the view and opens what is in its directory.
+    pub(crate) fn reopen(&mut self) -> &View {
+        self.view = None;
+        self.view.insert(View::open(&self.options).unwrap())
+    }
+
+    /// Closes the view and removes its directory.
+    pub(crate) fn lose(&mut self) {
+        self.view = None;
+        std::fs::remove_dir_all(&self.options.dir).unwrap();
+    }
+
+    pub(crate) fn path(&self, name: &str) -> std::path::PathBuf {
+        self.home.path().join(name)
+    }
+
+    /// Applies what the log has and the view has not.
+    pub(crate) fn follow(&self, log: &Log) -> Vec<Applied> {
+        self.view().apply(&log.committed(self.view().header().applied.next(), log.last())).unwrap()
+    }
+}
+
+/// A view and its log growing together.
+pub(crate) struct Partition {
+    pub(crate) log: Log,
+    pub(crate) fixture: Fixture,
+    now: u64,
+}
+
+impl Partition {
+    pub(crate) fn new() -> Self {
+        Self { log: Log::default(), fixture: Fixture::new(Engine::Memory), now: 1_000 }
+    }
+
+    pub(crate) fn view(&self) -> &View {
+        self.fixture.view()
+    }
+
+    /// Runs one line of a script.
+    pub(crate) fn run(&mut self, line: &str) -> Applied {
+        let line = crate::script::Line::parse(line);
+        self.now += line.wait;
+        let committed = self.log.push(self.now, line.request_id.as_deref(), line.body);
+        self.now += 10;
+        self.view().apply(&[committed]).unwrap().remove(0)
+    }
+
+    /// Runs one line of a script for its answer.
+    pub(crate) fn answer(&mut self, line: &str) -> Outcome {
+        self.run(line).outcome
+    }
+}
+
+pub(crate) fn dump(view: &View) -> String {
+    let mut text = Vec::new();
+    view.dump(&mut text).unwrap();
+    String::from_utf8(text).unwrap()
+}
+
+/// The state hash, and the dump.
+pub(crate) fn everything(view: &View) -> (Hash, String) {
+    (view.header().state, dump(view))
+}

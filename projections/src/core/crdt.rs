@@ -18,15 +18,15 @@ pub(crate) fn merge(
     incoming: &Bytes,
     limit: u64,
 ) -> Result<Bytes, Rejection> {
-    let malformed = |reason: String| Rejection::CrdtMalformed { key: key.to_owned(), reason };
-    let mut document = load(incoming).map_err(|reason| malformed(format!("the value given: {reason}")))?;
+    let malformed =
+        |reason: &str| Rejection::CrdtMalformed { key: key.to_owned(), reason: reason.to_owned() };
+    let mut document = load(incoming).ok_or_else(|| malformed("the value given cannot be read"))?;
     let merged = match stored {
         None => incoming.clone(),
         Some(stored) => {
-            let mut merged =
-                load(stored).map_err(|reason| malformed(format!("the stored value: {reason}")))?;
-            guarded(|| merged.merge(&mut document).map(|_| merged.save()).map_err(|error| error.to_string()))
-                .map_err(|reason| malformed(format!("the two values do not merge: {reason}")))?
+            let mut merged = load(stored).ok_or_else(|| malformed("the stored value cannot be read"))?;
+            guarded(|| merged.merge(&mut document).ok().map(|_| merged.save()))
+                .ok_or_else(|| malformed("the stored value and the one given contradict each other"))?
                 .into()
         }
     };
@@ -37,12 +37,14 @@ pub(crate) fn merge(
     Ok(merged)
 }
 
-fn load(bytes: &[u8]) -> Result<AutoCommit, String> {
-    guarded(|| AutoCommit::load(bytes).map_err(|error| error.to_string()))
+/// None if it is no document. What automerge says about it would be stored with the answer, and must not differ
+/// between its versions, so it is left out.
+fn load(bytes: &[u8]) -> Option<AutoCommit> {
+    guarded(|| AutoCommit::load(bytes).ok())
 }
 
 /// A record must never be able to stop every node that applies it, whatever bytes it carries: a panic inside
 /// automerge is a malformed document, the same on every replica.
-fn guarded<T>(work: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
-    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| Err("automerge cannot handle it".to_owned()))
+fn guarded<T>(work: impl FnOnce() -> Option<T>) -> Option<T> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_default()
 }

@@ -2,8 +2,14 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a step that fails is a test that fails")]
 
+mod crdt;
 mod golden;
 mod keys;
 mod model;
+mod opening;
+mod past;
+mod reads;
+mod rebuilding;
+mod requests;
 mod script;
 mod support;

@@ -6,8 +6,7 @@ SHELL := /bin/bash
 # Tools that scripts/setup built for this project.
 export PATH := $(PATH):$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/odgm/tools/bin
 
-# One selection for build and test, so that both share every compiled dependency.
-BUILD := cargo build --workspace --bins --tests
+TARGET := $(or $(CARGO_TARGET_DIR),target)
 
 .PHONY: help
 help: ## List the targets
@@ -18,10 +17,11 @@ run: ## Start a node with a demo collection; its data is in ./data
 	@scripts/setup build
 	@scripts/run
 
+# Always the whole workspace: cargo unites the features of what is selected, and other features are another build.
 .PHONY: test
-test: ## Run all tests; ARGS='-p odgm-log' or a name selects some
+test: ## Run all tests; ARGS=NAME runs those whose name contains it
 	@scripts/setup build test
-	$(BUILD)
+	cargo build --workspace --bins --tests
 	cargo nextest run --workspace $(ARGS)
 
 .PHONY: lint
@@ -37,14 +37,16 @@ audit: ## Check dependencies against the RustSec advisories; fetches them from g
 	cargo deny check advisories
 
 .PHONY: bench
-bench: ## Compare a node with etcd, Redis and a service that does nothing; ARGS='--help' lists options
+bench: ## Compare a node with etcd, Redis and a service that does nothing; ARGS=--help lists options
 	@scripts/setup build bench
-	cargo run --release --package odgm-tests --bin bench -- $(ARGS)
+	cargo build --release --workspace --bins
+	ODGM_BIN=$(TARGET)/release/odgm $(TARGET)/release/bench $(ARGS)
 
 .PHONY: demo
-demo: ## Load a year of flights, prove the log, rebuild the views; FLIGHTS=file, default the one in ../shared
+demo: ## Load a year of flights and check all that should hold; FLIGHTS=FILE takes others
 	@scripts/setup build
-	scripts/demo $(FLIGHTS)
+	cargo build --workspace --bins
+	$(TARGET)/debug/demo $(FLIGHTS)
 
 .PHONY: fmt
 fmt: ## Format the code

@@ -39,7 +39,7 @@ fn measure(engine: Engine, view: &View, what: &str, writer: &mut Writer, objects
     for batch in committed.chunks(BATCH) {
         view.apply(batch).unwrap();
     }
-    report(engine, what, started, objects.len());
+    report(engine, what, &started, objects.len());
 }
 
 fn catch_up(engine: Engine, records: u64) {
@@ -49,11 +49,11 @@ fn catch_up(engine: Engine, records: u64) {
     let view = open(engine, dir.path());
     let started = Watch::start();
     view.catch_up(&Log(&records), &mut |_, _| {}).unwrap();
-    report(engine, "Merge of 5 fields, 4,000 objects, catching up with decoding", started, records.len());
+    report(engine, "Merge of 5 fields, 4,000 objects, catching up with decoding", &started, records.len());
     view.flush().unwrap();
 }
 
-fn report(engine: Engine, what: &str, started: Watch, records: usize) {
+fn report(engine: Engine, what: &str, started: &Watch, records: usize) {
     let each = |time: Duration| time.as_secs_f64() * 1e6 / records as f64;
     let (clock, processor) = (each(started.clock.elapsed()), each(processor_time() - started.processor));
     println!("{:8} {what:60} {clock:6.2} us, {processor:6.2} us of processor time", engine.name());

@@ -104,7 +104,7 @@ pub enum Key<'a> {
 
 impl<'a> Key<'a> {
     /// The table it is in.
-    pub const fn table(&self) -> Table {
+    pub const fn table(self) -> Table {
         match self {
             Self::Header => Table::Header,
             Self::Object(_) => Table::Object,
@@ -120,7 +120,7 @@ impl<'a> Key<'a> {
     }
 
     /// Appends the bytes of the key.
-    pub fn write(&self, out: &mut Vec<u8>) {
+    pub fn write(self, out: &mut Vec<u8>) {
         out.push(self.table() as u8);
         match self {
             Self::Header => {}
@@ -148,7 +148,7 @@ impl<'a> Key<'a> {
     }
 
     /// The bytes of the key.
-    pub fn to_vec(&self) -> Vec<u8> {
+    pub fn to_vec(self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(64);
         self.write(&mut bytes);
         bytes

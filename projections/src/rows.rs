@@ -54,6 +54,11 @@ impl ObjectRow {
         Ok(object)
     }
 
+    /// The row without its triggers.
+    pub(crate) fn read_summary(row: &[u8]) -> Result<Self, Error> {
+        Self::read_numbers(&mut Input(row)).ok_or(damaged(Table::Object, "the numbers end too early"))
+    }
+
     fn read_numbers(input: &mut Input<'_>) -> Option<Self> {
         let version = input.number()?;
         let entry_count = input.number()?;

@@ -145,7 +145,7 @@ impl Edit<'_> {
             Action::Deleted => count - 1,
         });
         let moment = self.moment;
-        let object = self.slot.object.get_or_insert_with(|| ObjectRow {
+        let object = self.slot.object.get_or_insert(ObjectRow {
             version: 0,
             created: moment,
             updated: moment,

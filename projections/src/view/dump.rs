@@ -107,7 +107,7 @@ impl<'a> Dump<'a> {
         }
         match entries.next() {
             None => Ok(()),
-            Some(Ok(_)) => Err(Error::from(damaged(Table::Entry, "it belongs to no object")).into()),
+            Some(Ok(_)) => Err(damaged(Table::Entry, "it belongs to no object").into()),
             Some(Err(error)) => Err(Error::from(error).into()),
         }
     }

@@ -74,13 +74,17 @@ impl View {
         choose: impl FnOnce(&[Offset]) -> Option<Offset>,
     ) -> Result<Self, OpenError> {
         let snapshots = Snapshots::open(options)?;
-        if is_missing(&options.dir)?
+        let mut storage = options.engine.open(&options.dir, &options.resources)?;
+        let mut header = storage.get(&Key::Header.to_vec())?;
+        if header.is_none()
             && let Some(chosen) = choose(&snapshots.list())
         {
+            drop(storage);
             snapshots.restore(chosen, &options.dir)?;
+            storage = options.engine.open(&options.dir, &options.resources)?;
+            header = storage.get(&Key::Header.to_vec())?;
         }
-        let storage = options.engine.open(&options.dir, &options.resources)?;
-        let header = match storage.get(&Key::Header.to_vec())? {
+        let header = match header {
             Some(row) => read_header(&row, &options.dir, options.group)?,
             None => Header::new(options.group),
         };
@@ -152,7 +156,9 @@ impl View {
         let applied =
             committed.iter().map(|committed| core.apply(&*rows, committed)).collect::<Result<_, _>>()?;
         drop(rows);
+        fail::fail_point!("view-before-write");
         self.inner.storage.write(core.finish()).map_err(ApplyError::Write)?;
+        fail::fail_point!("view-after-write");
         Ok(applied)
     }
 }

@@ -8,12 +8,18 @@ use crate::keys::{Key, Table};
 use crate::storage::{Batch, Order, Range, Reader};
 
 /// How far pruning has come.
-#[derive(Default)]
 pub(super) struct Pruning {
     /// The floor that it works towards, or has reached.
     floor: Offset,
     /// Where in which table it goes on; none if it is done.
     next: Option<(Table, Vec<u8>)>,
+}
+
+impl Default for Pruning {
+    /// Below the first record there is nothing.
+    fn default() -> Self {
+        Self { floor: Offset(1), next: None }
+    }
 }
 
 impl View {

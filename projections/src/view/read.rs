@@ -27,7 +27,7 @@ impl View {
         let (object, entry) = (Key::Object(id).to_vec(), Key::Entry(id, key).to_vec());
         let mut rows = self.inner.storage.get_many(&[&object, &entry])?;
         let entry = rows.pop().flatten().map(|row| EntryRow::read(&row)).transpose()?;
-        let object = rows.pop().flatten().map(|row| ObjectRow::read(&row)).transpose()?;
+        let object = rows.pop().flatten().map(|row| ObjectRow::read_summary(&row)).transpose()?;
         let (value, version) = entry.map_or((None, 0), |entry| (Some(entry.value), entry.version));
         Ok(EntryRead { object_version: object.map(|object| object.version), value, version })
     }
@@ -52,7 +52,7 @@ impl View {
             .map(|row| {
                 let (key, value) = row?;
                 let Some(Key::Object(id)) = Key::parse(&key) else { return Err(misplaced(Table::Object)) };
-                let object = ObjectRow::read(&value)?;
+                let object = ObjectRow::read_summary(&value)?;
                 Ok(ObjectSummary {
                     id: id.to_owned(),
                     version: object.version,

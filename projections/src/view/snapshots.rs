@@ -34,6 +34,7 @@ impl View {
         let snapshots = &self.inner.snapshots;
         if offset > Offset::ZERO && !snapshots.list().contains(&offset) {
             self.inner.storage.snapshot(&snapshots.path(offset))?;
+            fail::fail_point!("view-after-snapshot");
             snapshots.add(offset);
         }
         Ok(offset)
@@ -90,15 +91,9 @@ impl Snapshots {
         self.dir.join(offset.to_string())
     }
 
-    /// Makes `dir` a view that begins at a snapshot.
+    /// Makes `dir`, a view to which nothing was applied, a view that begins at a snapshot.
     pub(super) fn restore(&self, offset: Offset, dir: &Path) -> Result<(), OpenError> {
-        // An empty directory is in the way of one that is renamed into place by some systems.
-        match fs::remove_dir(dir) {
-            Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
-                return Err(OpenError::Io { path: dir.to_path_buf(), source });
-            }
-            _ => {}
-        }
+        fs::remove_dir_all(dir).map_err(|source| OpenError::Io { path: dir.to_path_buf(), source })?;
         Ok(storage::restore(&self.path(offset), dir)?)
     }
 

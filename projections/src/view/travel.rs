@@ -43,8 +43,8 @@ impl View {
         }
         let base = self.inner.snapshots.at_or_before(offset);
         let reach = base.map_or(Offset(1), Offset::next).max(header.floor);
-        let mut past = Past::default();
-        past.created = present_creation(&*rows, id)?.filter(|created| created.offset <= offset);
+        let created = present_creation(&*rows, id)?.filter(|created| created.offset <= offset);
+        let mut past = Past { created, ..Past::default() };
         let range = history_range(id, reach).through(&Key::History(id, offset).to_vec());
         for row in rows.range(range, Order::Descending) {
             if past.see(parse_change(&row?)?) {
@@ -135,7 +135,7 @@ fn last_not_after(
 
 fn present_creation(rows: &dyn Reader, id: &str) -> Result<Option<Moment>, Error> {
     let row = rows.get(&Key::Object(id).to_vec())?;
-    Ok(row.map(|row| ObjectRow::read(&row)).transpose()?.map(|object| object.created))
+    Ok(row.map(|row| ObjectRow::read_summary(&row)).transpose()?.map(|object| object.created))
 }
 
 /// What matters for an object as it was, found walking its history from the newest change.
@@ -236,7 +236,7 @@ impl Scratch {
         let key = Key::Object(id).to_vec();
         let Some(object) = from.get(&key)? else { return Ok(()) };
         self.header.objects = 1;
-        self.header.entries = ObjectRow::read(&object)?.entry_count;
+        self.header.entries = ObjectRow::read_summary(&object)?.entry_count;
         self.rows.insert(key.into(), object);
         for row in from.range(Range::prefix(&object_prefix(Table::Entry, id)), Order::Ascending) {
             let (key, value) = row?;

@@ -19,7 +19,7 @@ fn the_bytes_of_every_kind_of_key() {
         Key::TombstoneOrder(Offset(258)),
     ];
     assert_eq!(keys.map(|key| key.table()), Table::ALL);
-    assert!(keys.is_sorted_by_key(Key::to_vec), "tables are in the order of their bytes");
+    assert!(keys.is_sorted_by_key(|key| key.to_vec()), "tables are in the order of their bytes");
     let text: String =
         keys.iter().map(|key| format!("{}: {}\n", key.table().name(), key.to_vec().escape_ascii())).collect();
     insta::assert_snapshot!(text, @r"
@@ -39,7 +39,7 @@ fn the_bytes_of_every_kind_of_key() {
 #[test]
 fn entries_of_one_object_stand_together_before_those_of_the_next() {
     let ordered = [Key::Entry("a", "x"), Key::Entry("a", "y"), Key::Entry("a.b", "k"), Key::Entry("ab", "")];
-    assert!(ordered.is_sorted_by_key(Key::to_vec));
+    assert!(ordered.is_sorted_by_key(|key| key.to_vec()));
 }
 
 proptest! {

@@ -30,7 +30,7 @@ fn measure(engine: Engine, storage: &dyn SnapshotCapableStorage, objects: u64) {
     for first in (0..objects).step_by(100) {
         storage.write(batch((first..first + 100).map(scatter), first)).unwrap();
     }
-    report(engine, "load, per batch of 100 x 3", started, objects / 100);
+    report(engine, "load, per batch of 100 x 3", &started, objects / 100);
     storage.flush().unwrap();
 
     for phase in ["after a flush", "with a filled memtable"] {
@@ -81,10 +81,10 @@ fn entry(id: u64) -> Vec<u8> {
 fn repeat(engine: Engine, what: &str, times: u64, mut run: impl FnMut()) {
     let started = Watch::start();
     (0..times).for_each(|_| run());
-    report(engine, what, started, times);
+    report(engine, what, &started, times);
 }
 
-fn report(engine: Engine, what: &str, started: Watch, times: u64) {
+fn report(engine: Engine, what: &str, started: &Watch, times: u64) {
     let each = |elapsed: Duration| elapsed.as_nanos() / u128::from(times);
     let (clock, processor) = started.elapsed();
     println!("{engine:8} {what:45} {:>9} ns {:>9} ns", each(clock), each(processor));

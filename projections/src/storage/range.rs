@@ -39,6 +39,7 @@ impl Range {
 
     /// Only the keys at or above `key`.
     #[must_use]
+    #[allow(clippy::wrong_self_convention, reason = "a bound, as in `from ... until`; nothing is converted")]
     pub fn from(self, key: &[u8]) -> Self {
         self.starting_at(key.to_vec())
     }

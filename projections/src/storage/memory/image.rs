@@ -37,8 +37,8 @@ pub(super) fn write(path: &Path, rows: &Tree) -> Result<(), Error> {
         out.write_all(&FORMAT.to_le_bytes())?;
         out.write_all(&(rows.len() as u64).to_le_bytes())?;
         for (key, value) in rows.range(Range::all(), Order::Ascending) {
-            out.write_all(&length(key)?)?;
-            out.write_all(&length(value)?)?;
+            out.write_all(&length(key.len())?)?;
+            out.write_all(&length(value.len())?)?;
             out.write_all(key)?;
             out.write_all(value)?;
         }
@@ -96,8 +96,8 @@ fn parse_row(bytes: &mut Bytes) -> Option<Row> {
     Some((bytes.split_to(key), bytes.split_to(value)))
 }
 
-fn length(bytes: &Bytes) -> io::Result<[u8; 4]> {
-    let length = u32::try_from(bytes.len())
+fn length(length: usize) -> io::Result<[u8; 4]> {
+    let length = u32::try_from(length)
         .map_err(|_| io::Error::new(io::ErrorKind::FileTooLarge, "a key or value of more than 4 GiB"))?;
     Ok(length.to_le_bytes())
 }

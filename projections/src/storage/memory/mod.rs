@@ -1,6 +1,7 @@
 //! The memory engine: all rows in a persistent tree, written out whole by each flush and snapshot.
 
 mod image;
+mod keys;
 mod tree;
 
 use std::fs;
@@ -35,8 +36,8 @@ impl Memory {
     pub(super) fn open(dir: &Path) -> Result<Self, Error> {
         let path = dir.join(image::FILE);
         let rows = if path.try_exists().map_err(Error::io("look at", &path))? {
-            // Copied one by one: a slice would keep the whole image in memory for as long as one row stays.
-            let copied = image::read(&path)?.into_iter().map(|(key, value)| (copy(&key), copy(&value)));
+            // Values are copied one by one: a slice would keep the whole image in memory for as long as one row stays.
+            let copied = image::read(&path)?.into_iter().map(|(key, value)| (key, copy(&value)));
             Tree::from_sorted(copied.collect())
         } else {
             Tree::default()
@@ -123,7 +124,8 @@ impl Reader for Frozen {
     }
 
     fn range(&self, range: Range, order: Order) -> Rows<'_> {
-        Box::new(self.0.range(range, order).cloned().map(Ok))
+        let rows = self.0.range(range, order);
+        Box::new(rows.map(|(key, value)| Ok((Bytes::copy_from_slice(key), value.clone()))))
     }
 }
 

@@ -18,21 +18,24 @@ fn checked(tree: &Tree) -> Vec<Row> {
     ) -> usize {
         assert!(node.len() <= NODE_MAX && (is_root || node.len() > 0));
         match node {
-            Node::Leaf(leaf) => {
-                assert!(leaf.windows(2).all(|pair| pair[0].0 < pair[1].0));
-                for (key, _) in leaf {
-                    assert!(from.is_none_or(|from| *key >= from) && to.is_none_or(|to| *key < to));
+            Node::Leaf(Leaf { keys, values }) => {
+                assert_eq!(keys.len(), values.len());
+                for (index, value) in values.iter().enumerate() {
+                    let key = keys.get(index);
+                    assert!(index == 0 || keys.get(index - 1) < key);
+                    assert!(from.is_none_or(|from| key >= from) && to.is_none_or(|to| key < to));
+                    rows.push((Bytes::copy_from_slice(key), value.clone()));
                 }
-                rows.extend(leaf.iter().cloned());
                 0
             }
-            Node::Branch(children) => {
-                let mut heights = Vec::new();
-                for (index, child) in children.iter().enumerate() {
-                    let from = if index == 0 { from } else { Some(&child.from[..]) };
-                    let to = children.get(index + 1).map_or(to, |next| Some(&next.from[..]));
-                    heights.push(walk(&child.node, from, to, false, rows));
-                }
+            Node::Branch(Branch { bounds, children }) => {
+                assert_eq!(bounds.len(), children.len());
+                let bound = |index| (index < bounds.len()).then(|| bounds.get(index));
+                let heights = children.iter().enumerate().map(|(index, child)| {
+                    let from = if index == 0 { from } else { bound(index) };
+                    walk(child, from, bound(index + 1).or(to), false, rows)
+                });
+                let heights: Vec<usize> = heights.collect();
                 assert!(heights.iter().all(|height| *height == heights[0]));
                 heights[0] + 1
             }
@@ -75,7 +78,8 @@ proptest! {
             prop_assert_eq!(tree.get(&probe), expected);
         }
         for (tree, model) in clones {
-            prop_assert!(tree.range(Range::all(), Order::Descending).cloned().eq(model.clone().into_iter().rev()));
+            let descending = tree.range(Range::all(), Order::Descending).map(|(key, value)| (key.to_vec(), value));
+            prop_assert!(descending.eq(model.iter().rev().map(|(key, value)| (key.to_vec(), value))));
             prop_assert!(checked(&tree).into_iter().eq(model));
         }
     }

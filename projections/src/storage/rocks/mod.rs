@@ -31,7 +31,7 @@ pub(super) struct Rocks {
 impl Rocks {
     /// Opens the database, or makes an empty one.
     pub(super) fn open(dir: &Path, resources: &Resources) -> Result<Self, Error> {
-        let db = DB::open_cf(&for_view(resources), dir, None::<&str>).map_err(Error::rocksdb(dir))?;
+        let db = DB::open(&for_view(resources), dir).map_err(Error::rocksdb(dir))?;
         let mut write_options = WriteOptions::default();
         write_options.disable_wal(true);
         let mut persisted = ReadOptions::default();
@@ -111,7 +111,7 @@ impl Reader for Moment<'_> {
     }
 
     fn range(&self, range: Range, order: Order) -> Rows<'_> {
-        Scan::rows(range, order, self.dir, |options| self.snapshot.raw_iterator_opt(options))
+        Scan::rows(&range, order, self.dir, |options| self.snapshot.raw_iterator_opt(options))
     }
 }
 
@@ -127,7 +127,7 @@ impl Reader for Frozen {
     }
 
     fn range(&self, range: Range, order: Order) -> Rows<'_> {
-        Scan::rows(range, order, &self.dir, |options| self.db.raw_iterator_opt(options))
+        Scan::rows(&range, order, &self.dir, |options| self.db.raw_iterator_opt(options))
     }
 }
 

@@ -1,8 +1,8 @@
 //! How RocksDB is set up for views.
 
 use rocksdb::{
-    BlockBasedOptions, DBCompactionStyle, DBCompressionType, InfoLogger, LogLevel, Options,
-    UniversalCompactOptions,
+    BlockBasedOptions, BlockBasedTablePinningTier, DBCompactionStyle, DBCompressionType, InfoLogger,
+    LogLevel, Options, UniversalCompactOptions,
 };
 
 use crate::storage::Resources;
@@ -57,9 +57,9 @@ fn common(resources: &Resources) -> Options {
     table.set_block_size(8 << 10);
     table.set_bloom_filter(10.0, false);
     table.set_optimize_filters_for_memory(true);
-    // Indexes and filters count against the cache's budget like all else.
+    // Indexes and filters count against the cache's budget, and stay: each read of a file needs them.
     table.set_cache_index_and_filter_blocks(true);
-    table.set_pin_l0_filter_and_index_blocks_in_cache(true);
+    table.set_unpartitioned_pinning_tier(BlockBasedTablePinningTier::All);
 
     let mut options = Options::default();
     options.set_block_based_table_factory(&table);

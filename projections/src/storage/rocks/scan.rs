@@ -18,7 +18,7 @@ pub(super) struct Scan<'a> {
 impl<'a> Scan<'a> {
     /// Starts a scan on an iterator that `open` makes with the bounds of the range.
     pub(super) fn rows(
-        range: Range,
+        range: &Range,
         order: Order,
         dir: &'a Path,
         open: impl FnOnce(ReadOptions) -> DBRawIterator<'a>,

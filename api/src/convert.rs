@@ -77,7 +77,9 @@ impl Rules {
         let mut functions = Vec::with_capacity(event.func_trigger.len());
         for (function, trigger) in event.func_trigger {
             if function.is_empty() {
-                return Err(Status::invalid_argument("func_trigger: expected a function id as key, found \"\""));
+                return Err(Status::invalid_argument(
+                    "func_trigger: expected a function id as key, found \"\"",
+                ));
             }
             let on_complete = self.targets(trigger.on_complete)?;
             let on_error = self.targets(trigger.on_error)?;
@@ -269,13 +271,25 @@ mod tests {
             value(typed).map(drop),
             RULES.triggers(nowhere).map(drop),
         ];
-        let messages: Vec<_> = refusals.map(|refusal| refusal.expect_err("refused").message().to_owned()).into();
-        insta::assert_snapshot!(messages.join("\n"), @"");
+        let messages: Vec<_> =
+            refusals.map(|refusal| refusal.expect_err("refused").message().to_owned()).into();
+        insta::assert_snapshot!(messages.join("\n"), @r#"
+        key "a" is given twice: keys are lowered, so expected keys that differ in more than case
+        5 entries in one request: expected at most 4
+        key "a" is both put and deleted: expected each key in one of values and delete_keys
+        value of type 7: expected 0 (BYTE) or 1 (CRDT_MAP)
+        trigger target of class "" and function "": expected cls_id and fn_id
+        "#);
     }
 
     #[test]
     fn an_object_answers_in_both_columns_where_its_names_are_numbers() {
-        let target = Target { class: "c".into(), function: "f".into(), object: Some("42".into()), ..Target::default() };
+        let target = Target {
+            class: "c".into(),
+            function: "f".into(),
+            object: Some("42".into()),
+            ..Target::default()
+        };
         let trigger = DataTrigger { on_update: vec![target], ..DataTrigger::default() };
         let object = Object {
             id: "42".into(),
@@ -286,7 +300,81 @@ mod tests {
             updated: Moment { offset: Offset(1), time: Timestamp(1) },
         };
         let data = obj_data("Video", 5, object);
-        insta::assert_debug_snapshot!(data, @"");
+        insta::assert_debug_snapshot!(data, @r#"
+        ObjData {
+            metadata: Some(
+                ObjMeta {
+                    cls_id: "Video",
+                    partition_id: 5,
+                    object_id: 42,
+                    object_id_str: Some(
+                        "42",
+                    ),
+                },
+            ),
+            entries: {
+                1: ValData {
+                    data: b"y",
+                    r#type: Byte,
+                },
+            },
+            event: Some(
+                ObjectEvent {
+                    func_trigger: {},
+                    data_trigger: {
+                        1: DataTrigger {
+                            on_create: [],
+                            on_update: [
+                                TriggerTarget {
+                                    cls_id: "c",
+                                    partition_id: 0,
+                                    object_id: Some(
+                                        42,
+                                    ),
+                                    fn_id: "f",
+                                    req_options: {},
+                                    object_id_str: Some(
+                                        "42",
+                                    ),
+                                },
+                            ],
+                            on_delete: [],
+                        },
+                    },
+                    data_trigger_str: {
+                        "1": DataTrigger {
+                            on_create: [],
+                            on_update: [
+                                TriggerTarget {
+                                    cls_id: "c",
+                                    partition_id: 0,
+                                    object_id: Some(
+                                        42,
+                                    ),
+                                    fn_id: "f",
+                                    req_options: {},
+                                    object_id_str: Some(
+                                        "42",
+                                    ),
+                                },
+                            ],
+                            on_delete: [],
+                        },
+                    },
+                },
+            ),
+            entries_str: {
+                "007": ValData {
+                    data: b"x",
+                    r#type: Byte,
+                },
+                "1": ValData {
+                    data: b"y",
+                    r#type: Byte,
+                },
+            },
+        }
+        "#);
         let again = RULES.triggers(data.event.expect("triggers")).expect("what was answered is valid");
         assert_eq!(again.data.len(), 1, "the two columns are one trigger");
     }

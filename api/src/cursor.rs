@@ -76,7 +76,8 @@ impl Place {
     /// The place of a cursor.
     pub(crate) fn decode(cursor: &[u8]) -> Result<Self, Status> {
         let parts = cursor.split_at_checked(CHECKSUM);
-        let place = parts.filter(|(checksum, place)| *checksum == Self::checksum(place)).map(|(_, place)| place);
+        let place =
+            parts.filter(|(checksum, place)| *checksum == Self::checksum(place)).map(|(_, place)| place);
         place.and_then(Self::read).ok_or_else(|| {
             Status::invalid_argument("invalid cursor: expected a cursor as received in a SubscribeResponse")
         })

@@ -55,7 +55,9 @@ pub enum IdentityError {
         max: usize,
     },
     /// It has a character that is not allowed.
-    #[error("invalid {kind} {text:?}: {found:?} is not allowed, expected 1 to {max} bytes of a-z 0-9 . _ : -")]
+    #[error(
+        "invalid {kind} {text:?}: {found:?} is not allowed, expected 1 to {max} bytes of a-z 0-9 . _ : -"
+    )]
     Character {
         /// What it was meant to be.
         kind: Kind,
@@ -136,7 +138,12 @@ impl Rule {
     ///
     /// # Errors
     /// [`IdentityError`], saying what was expected.
-    pub fn object(self, text: Option<String>, number: u64, speaks_numbers: bool) -> Result<String, IdentityError> {
+    pub fn object(
+        self,
+        text: Option<String>,
+        number: u64,
+        speaks_numbers: bool,
+    ) -> Result<String, IdentityError> {
         match text {
             Some(text) => self.check(Kind::Object, text),
             None if number != 0 || speaks_numbers => Ok(number.to_string()),
@@ -148,7 +155,12 @@ impl Rule {
     ///
     /// # Errors
     /// [`IdentityError`], saying what was expected.
-    pub fn key(self, text: Option<String>, number: u32, speaks_numbers: bool) -> Result<String, IdentityError> {
+    pub fn key(
+        self,
+        text: Option<String>,
+        number: u32,
+        speaks_numbers: bool,
+    ) -> Result<String, IdentityError> {
         match text {
             Some(text) => self.check(Kind::Key, text),
             None if number != 0 || speaks_numbers => Ok(number.to_string()),
@@ -183,8 +195,15 @@ mod tests {
         let check = |text: &str| RULE.check(Kind::Object, text.to_owned());
         assert_eq!(check("Sensor:A-1.x_9").as_deref(), Ok("sensor:a-1.x_9"));
         assert_eq!(check(&"x".repeat(160)).map(|id| id.len()), Ok(160));
-        let refusals: Vec<_> = ["", "a/b", "über", "a\0b", "a b"].map(|bad| check(bad).expect_err(bad).to_string()).into();
-        insta::assert_snapshot!(refusals.join("\n"), @"");
+        let refusals: Vec<_> =
+            ["", "a/b", "über", "a\0b", "a b"].map(|bad| check(bad).expect_err(bad).to_string()).into();
+        insta::assert_snapshot!(refusals.join("\n"), @r#"
+        object_id required: expected 1 to 160 bytes of a-z 0-9 . _ : -
+        invalid object_id "a/b": '/' is not allowed, expected 1 to 160 bytes of a-z 0-9 . _ : -
+        invalid object_id "über": 'ü' is not allowed, expected 1 to 160 bytes of a-z 0-9 . _ : -
+        invalid object_id "a\0b": '\0' is not allowed, expected 1 to 160 bytes of a-z 0-9 . _ : -
+        invalid object_id "a b": ' ' is not allowed, expected 1 to 160 bytes of a-z 0-9 . _ : -
+        "#);
         insta::assert_snapshot!(check(&"x".repeat(161)).expect_err("too long"), @"");
     }
 
@@ -210,7 +229,10 @@ mod tests {
     #[test]
     fn partition_ids_never_wrap() {
         assert_eq!(partition(65_535_u32), Ok(65_535));
-        assert_eq!(partition(-1).expect_err("negative").to_string(), "invalid partition_id -1: expected 0 to 65535");
+        assert_eq!(
+            partition(-1).expect_err("negative").to_string(),
+            "invalid partition_id -1: expected 0 to 65535"
+        );
         assert!(partition(65_536_u32).is_err());
         assert!(partition(u32::MAX).is_err());
     }

@@ -29,7 +29,9 @@ pub struct Node {
 #[derive(Debug, thiserror::Error)]
 pub enum NodeError {
     /// The address cannot be listened on.
-    #[error("cannot listen on {address}: {source}; choose another ODGM_HTTP_PORT, or stop what uses this one")]
+    #[error(
+        "cannot listen on {address}: {source}; choose another ODGM_HTTP_PORT, or stop what uses this one"
+    )]
     Listen {
         /// The address.
         address: SocketAddr,
@@ -102,7 +104,8 @@ impl Node {
         let manager = Manager::open(config.store).await?;
         let bootstrapped = manager.bootstrap(config.collections).await.map_err(NodeError::Bootstrap);
         let port_file = config.port_file.as_deref();
-        let begun = bootstrapped.and_then(|()| port_file.map_or(Ok(()), |path| write_port(path, address.port())));
+        let begun =
+            bootstrapped.and_then(|()| port_file.map_or(Ok(()), |path| write_port(path, address.port())));
         if let Err(error) = begun {
             manager.shutdown().await;
             return Err(error);
@@ -171,7 +174,9 @@ async fn run(
     stop.cancel();
     if !server.is_finished() {
         match tokio::time::timeout(grace, &mut server).await {
-            Ok(served) => outcome = outcome.and(served.map_err(NodeError::Task).and_then(|served| Ok(served?))),
+            Ok(served) => {
+                outcome = outcome.and(served.map_err(NodeError::Task).and_then(|served| Ok(served?)))
+            }
             Err(_) => {
                 tracing::warn!(?grace, "requests were still under way when the time to stop was over");
                 server.abort();
@@ -197,7 +202,9 @@ fn warn_about_settings() {
         let name = current.setting.name;
         match current.setting.effect {
             Effect::Now => {}
-            Effect::With(part) => tracing::info!("{name} is set and has no effect until this build has {part}"),
+            Effect::With(part) => {
+                tracing::info!("{name} is set and has no effect until this build has {part}")
+            }
             Effect::None(reason) => tracing::info!("{name} is set and has no effect: {reason}"),
         }
     }

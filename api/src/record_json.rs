@@ -5,8 +5,8 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use odgm_log::body::{
-    Body, Cause, Config, CursorMoved, DataTrigger, FunctionTrigger, SetMode, SetValues, Target, Triggers, Value,
-    ValueKind,
+    Body, Cause, Config, CursorMoved, DataTrigger, FunctionTrigger, SetMode, SetValues, Target, Triggers,
+    Value, ValueKind,
 };
 use odgm_log::{Payload, PayloadError, Record};
 use odgm_proto::odgm::v1::LogRecord;
@@ -79,7 +79,11 @@ fn set_values(body: &SetValues) -> Map<String, Json> {
 
 fn cursor(moved: &CursorMoved) -> Map<String, Json> {
     let position = moved.position.map(|position| position.get());
-    map([("cursor", json!(moved.name)), ("position", json!(position)), ("allowed_lag", json!(moved.allowed_lag))])
+    map([
+        ("cursor", json!(moved.name)),
+        ("position", json!(position)),
+        ("allowed_lag", json!(moved.allowed_lag)),
+    ])
 }
 
 fn rules(config: &Config) -> Map<String, Json> {
@@ -176,13 +180,15 @@ mod tests {
 
     #[test]
     fn records_say_what_was_asked_for_and_why() {
-        let entries = vec![("bin".into(), Value::bytes(vec![0xff, 0])), ("city".into(), Value::bytes("Łódź"))];
+        let entries =
+            vec![("bin".into(), Value::bytes(vec![0xff, 0])), ("city".into(), Value::bytes("Łódź"))];
         let target = Target { class: "c".into(), function: "f".into(), ..Target::default() };
         let trigger = DataTrigger { on_update: vec![target], ..DataTrigger::default() };
         let triggers = Triggers { functions: Vec::new(), data: vec![("city".into(), trigger)] };
         let set = Body::Set(Set { object: "alice".into(), entries, triggers: Some(triggers) });
         let parent = Parent { group: GroupId(7), origin: NodeId(1), offset: Offset(9) };
-        let caused = Cause { request_id: Some("r1".into()), depth: 1, parent: Some(parent), traceparent: None };
+        let caused =
+            Cause { request_id: Some("r1".into()), depth: 1, parent: Some(parent), traceparent: None };
         let compare = Body::SetValues(SetValues {
             object: "alice".into(),
             puts: vec![("doc".into(), Value::crdt_map(vec![1, 2, 3]))],
@@ -195,6 +201,11 @@ mod tests {
             shown(Cause::default(), Body::Delete(Delete { object: "alice".into() })),
             shown(Cause::default(), Body::Config(Config::default())),
         ];
-        insta::assert_snapshot!(lines.join("\n"), @"");
+        insta::assert_snapshot!(lines.join("\n"), @r#"
+        {"cause":{"depth":1,"parent":{"group":7,"offset":9,"origin":1},"request_id":"r1"},"entries":{"bin":{"base64":"/wA="},"city":"Łódź"},"object":"alice","triggers":{"data":{"city":{"on_create":[],"on_delete":[],"on_update":[{"class":"c","function":"f","object":null,"options":{},"partition":0}]}},"functions":{}}}
+        {"deletes":["bin"],"expected_version":0,"object":"alice","puts":{"doc":{"crdt":"AQID"}}}
+        {"object":"alice"}
+        {"dedup_max_bytes":268435456,"dedup_max_ids":1000000,"dedup_window_ms":86400000,"events_enabled":true,"max_crdt_bytes":1048576,"max_trigger_depth":10,"set_mode":"replace","time_index_interval_ms":1000}
+        "#);
     }
 }

@@ -39,7 +39,8 @@ pub(crate) fn check_consistency(metadata: &MetadataMap) -> Result<(), Status> {
 /// # Errors
 /// `INVALID_ARGUMENT`, saying what was expected.
 pub(crate) fn request_id(text: &str) -> Result<String, Status> {
-    let valid = (1..=MAX_REQUEST_ID_BYTES).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic());
+    let valid =
+        (1..=MAX_REQUEST_ID_BYTES).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic());
     if valid {
         return Ok(text.to_owned());
     }
@@ -73,7 +74,10 @@ fn traceparent(metadata: &MetadataMap) -> Option<String> {
 
 fn text<'a>(metadata: &'a MetadataMap, name: &'static str) -> Result<Option<&'a str>, Status> {
     let Some(value) = metadata.get(name) else { return Ok(None) };
-    value.to_str().map(Some).map_err(|_| Status::invalid_argument(format!("{name}: expected printable ASCII text")))
+    value
+        .to_str()
+        .map(Some)
+        .map_err(|_| Status::invalid_argument(format!("{name}: expected printable ASCII text")))
 }
 
 fn invalid(name: &str, found: &str, expected: &str) -> Status {
@@ -117,9 +121,15 @@ mod tests {
     #[test]
     fn what_is_malformed_is_refused_and_named_but_a_trace_is_only_dropped() {
         let bad = [(REQUEST_ID, "two words"), (DEPTH, "-1"), (CAUSE, "1/2"), (CAUSE, "x/1/2")];
-        let refusals = bad.map(|(name, value)| cause(&with(name, value)).expect_err(value).message().to_owned());
+        let refusals =
+            bad.map(|(name, value)| cause(&with(name, value)).expect_err(value).message().to_owned());
         let consistency = check_consistency(&with(CONSISTENCY, "strong")).expect_err("no such word");
-        insta::assert_snapshot!(refusals.join("\n"), @"");
+        insta::assert_snapshot!(refusals.join("\n"), @r#"
+        odgm-request-id "two words": expected 1 to 256 printable ASCII characters without spaces
+        odgm-depth "-1": expected a decimal number
+        odgm-cause "1/2": expected group/origin/offset, three decimal numbers
+        odgm-cause "x/1/2": expected group/origin/offset, three decimal numbers
+        "#);
         insta::assert_snapshot!(consistency.message(), @"");
         assert_eq!(cause(&with(TRACEPARENT, "garbage")).expect("accepted").traceparent, None);
     }

@@ -55,7 +55,9 @@ pub(crate) async fn run(listener: TcpListener, shared: Arc<Shared>, reflection: 
         .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
         .add_service(DataServiceServer::new(Data(Arc::clone(&shared))).max_decoding_message_size(max_bytes))
-        .add_service(OprcFunctionServer::new(Functions(Arc::clone(&shared))).max_decoding_message_size(max_bytes))
+        .add_service(
+            OprcFunctionServer::new(Functions(Arc::clone(&shared))).max_decoding_message_size(max_bytes),
+        )
         .add_service(StreamsServer::new(Streams(Arc::clone(&shared))).max_decoding_message_size(max_bytes))
         .add_service(WritesServer::new(Writes(Arc::clone(&shared))).max_decoding_message_size(max_bytes))
         .add_service(AdminServer::new(Admin(shared)).max_decoding_message_size(max_bytes))
@@ -70,9 +72,10 @@ pub(crate) async fn run(listener: TcpListener, shared: Arc<Shared>, reflection: 
 
 /// Both versions of gRPC reflection: tools in the field speak one or the other.
 #[allow(clippy::expect_used)]
-fn reflection_services()
--> (v1::ServerReflectionServer<impl v1::ServerReflection>, v1alpha::ServerReflectionServer<impl v1alpha::ServerReflection>)
-{
+fn reflection_services() -> (
+    v1::ServerReflectionServer<impl v1::ServerReflection>,
+    v1alpha::ServerReflectionServer<impl v1alpha::ServerReflection>,
+) {
     let builder = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
@@ -89,8 +92,11 @@ async fn report_health(
     stop: CancellationToken,
 ) {
     loop {
-        let status =
-            if readiness.borrow_and_update().all_ready() { ServingStatus::Serving } else { ServingStatus::NotServing };
+        let status = if readiness.borrow_and_update().all_ready() {
+            ServingStatus::Serving
+        } else {
+            ServingStatus::NotServing
+        };
         report(&reporter, status).await;
         let changed = tokio::select! {
             changed = readiness.changed() => changed.is_ok(),

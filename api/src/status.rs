@@ -42,7 +42,8 @@ fn unknown(mut status: Status) -> Status {
 
 /// A write that was applied, but whose answer cannot be given.
 pub(crate) fn applied(offset: Offset, error: &dyn std::fmt::Display) -> Status {
-    let mut status = Status::internal(format!("applied at offset {offset}, but the answer cannot be read: {error}"));
+    let mut status =
+        Status::internal(format!("applied at offset {offset}, but the answer cannot be read: {error}"));
     status.metadata_mut().insert(OUTCOME, MetadataValue::from_static("applied"));
     status
 }
@@ -89,8 +90,12 @@ pub(crate) fn written(offset: Offset, outcome: &Outcome) -> Result<Written, Stat
             Err(not_applied(status))
         }
         Outcome::Rejected(rejection) => Err(not_applied(match rejection {
-            odgm_projections::Rejection::CrdtMalformed { .. } => Status::invalid_argument(rejection.to_string()),
-            odgm_projections::Rejection::CrdtTooLarge { .. } => Status::failed_precondition(rejection.to_string()),
+            odgm_projections::Rejection::CrdtMalformed { .. } => {
+                Status::invalid_argument(rejection.to_string())
+            }
+            odgm_projections::Rejection::CrdtTooLarge { .. } => {
+                Status::failed_precondition(rejection.to_string())
+            }
         })),
         Outcome::RequestIdReused { offset } => Err(not_applied(Status::invalid_argument(format!(
             "{} was used at offset {offset} for a different request: expected a new id for a new request",
@@ -178,7 +183,10 @@ mod rpc {
                 nanos: i32::try_from(after.subsec_nanos()).unwrap_or(0),
             };
             let info = RetryInfo { retry_delay: Some(delay) };
-            let any = Any { type_url: "type.googleapis.com/google.rpc.RetryInfo".into(), value: info.encode_to_vec() };
+            let any = Any {
+                type_url: "type.googleapis.com/google.rpc.RetryInfo".into(),
+                value: info.encode_to_vec(),
+            };
             Self { code: code as i32, message: message.to_owned(), details: vec![any] }
         }
     }
@@ -210,6 +218,25 @@ mod tests {
         assert!(is_not_applied(&stopped));
         assert_eq!(stopped.code(), Code::Unavailable);
         let details = rpc::Status::decode(stopped.details()).expect("google.rpc.Status");
-        insta::assert_debug_snapshot!(details, @"");
+        insta::assert_debug_snapshot!(details, @r#"
+        Status {
+            code: 14,
+            message: "the partition takes no writes: stopping; not applied",
+            details: [
+                Any {
+                    type_url: "type.googleapis.com/google.rpc.RetryInfo",
+                    value: [
+                        10,
+                        5,
+                        16,
+                        128,
+                        132,
+                        175,
+                        95,
+                    ],
+                },
+            ],
+        }
+        "#);
     }
 }

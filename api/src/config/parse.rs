@@ -43,7 +43,11 @@ pub(super) fn bytes<T: TryFrom<u64>>(value: &str, bounds: RangeInclusive<u64>) -
     let bytes = number.parse::<u64>().ok().zip(unit).and_then(|(number, unit)| number.checked_mul(unit));
     let bytes = bytes.filter(|bytes| bounds.contains(bytes)).and_then(|bytes| T::try_from(bytes).ok());
     bytes.ok_or_else(|| {
-        format!("bytes, from {} to {}, bare or as in 64MiB (KiB, MiB, GiB, TiB)", bounds.start(), bounds.end())
+        format!(
+            "bytes, from {} to {}, bare or as in 64MiB (KiB, MiB, GiB, TiB)",
+            bounds.start(),
+            bounds.end()
+        )
     })
 }
 
@@ -63,7 +67,8 @@ pub(super) fn any<T: FromStr>(value: &str, expected: &str) -> Result<T, Expected
 
 /// A node's number or name.
 pub(super) fn node(value: &str) -> Result<NodeName, Expected> {
-    NodeName::parse(value).ok_or_else(|| "a number, or a name of 1 to 160 printable characters without spaces".into())
+    NodeName::parse(value)
+        .ok_or_else(|| "a number, or a name of 1 to 160 printable characters without spaces".into())
 }
 
 /// Nodes separated by commas.
@@ -81,13 +86,15 @@ pub(super) fn host_and_port(value: &str) -> Result<(), Expected> {
 
 /// A JSON array of collection definitions.
 pub(super) fn collections(value: &str) -> Result<Vec<Definition>, Expected> {
-    let wires: Vec<CreateCollectionRequest> = serde_json::from_str(value)
-        .map_err(|error| format!("a JSON array of collections, as in [{{\"name\": \"objects\"}}]: {error}"))?;
+    let wires: Vec<CreateCollectionRequest> = serde_json::from_str(value).map_err(|error| {
+        format!("a JSON array of collections, as in [{{\"name\": \"objects\"}}]: {error}")
+    })?;
     wires
         .into_iter()
         .map(|wire| {
             let name = wire.name.clone();
-            Definition::from_wire(wire).map_err(|invalid| format!("valid collections: {name:?} has {invalid}"))
+            Definition::from_wire(wire)
+                .map_err(|invalid| format!("valid collections: {name:?} has {invalid}"))
         })
         .collect()
 }

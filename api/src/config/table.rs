@@ -88,14 +88,24 @@ pub(super) const SETTINGS: &[Setting] = &[
         c.store.data_dir = v.into();
         Ok(())
     }),
-    now("ODGM_NODE_ID", "", "number or name of this node; unset: random, kept in the data directory", |c, v| {
-        c.store.node = Some(parse::node(v)?);
-        Ok(())
-    }),
-    now("ODGM_COLLECTION", "", "JSON array of collections to create when their names are first seen", |c, v| {
-        c.collections = parse::collections(v)?;
-        Ok(())
-    }),
+    now(
+        "ODGM_NODE_ID",
+        "",
+        "number or name of this node; unset: random, kept in the data directory",
+        |c, v| {
+            c.store.node = Some(parse::node(v)?);
+            Ok(())
+        },
+    ),
+    now(
+        "ODGM_COLLECTION",
+        "",
+        "JSON array of collections to create when their names are first seen",
+        |c, v| {
+            c.collections = parse::collections(v)?;
+            Ok(())
+        },
+    ),
     // The server.
     now("ODGM_HTTP_HOST", "0.0.0.0", "IP address to listen on", |c, v| {
         c.host = parse::any::<IpAddr>(v, "an IP address, as in 127.0.0.1")?;
@@ -113,10 +123,15 @@ pub(super) const SETTINGS: &[Setting] = &[
         c.reflection = parse::boolean(v)?;
         Ok(())
     }),
-    now("ODGM_SHUTDOWN_GRACE_MS", "10000", "how long a stopping node waits for requests under way, ms", |c, v| {
-        c.shutdown_grace = parse::millis(v)?;
-        Ok(())
-    }),
+    now(
+        "ODGM_SHUTDOWN_GRACE_MS",
+        "10000",
+        "how long a stopping node waits for requests under way, ms",
+        |c, v| {
+            c.shutdown_grace = parse::millis(v)?;
+            Ok(())
+        },
+    ),
     // Log lines.
     now("RUST_LOG", "info", "log directives, as in info or odgm_api=debug,warn", |c, v| {
         c.logging.filter = parse::log_filter(v)?;
@@ -151,14 +166,24 @@ pub(super) const SETTINGS: &[Setting] = &[
         c.limits.connection_requests = parse::number(v, 1..=1_000_000)?;
         Ok(())
     }),
-    now("ODGM_MAX_INFLIGHT_WRITES", "16384", "writes under way in one partition; more are refused", |c, v| {
-        c.store.limits.in_flight_proposals = parse::number(v, 1..=1_000_000)?;
-        Ok(())
-    }),
-    now("ODGM_MAX_INFLIGHT_BYTES", "64MiB", "bytes of writes under way in one partition; more are refused", |c, v| {
-        c.store.limits.in_flight_bytes = parse::bytes(v, MIB..=4 * GIB)?;
-        Ok(())
-    }),
+    now(
+        "ODGM_MAX_INFLIGHT_WRITES",
+        "16384",
+        "writes under way in one partition; more are refused",
+        |c, v| {
+            c.store.limits.in_flight_proposals = parse::number(v, 1..=1_000_000)?;
+            Ok(())
+        },
+    ),
+    now(
+        "ODGM_MAX_INFLIGHT_BYTES",
+        "64MiB",
+        "bytes of writes under way in one partition; more are refused",
+        |c, v| {
+            c.store.limits.in_flight_bytes = parse::bytes(v, MIB..=4 * GIB)?;
+            Ok(())
+        },
+    ),
     now("ODGM_WRITE_STREAM_WINDOW", "256", "unacknowledged writes of one write stream; more wait", |c, v| {
         c.limits.write_stream_window = parse::number(v, 1..=65_536)?;
         Ok(())
@@ -167,6 +192,19 @@ pub(super) const SETTINGS: &[Setting] = &[
         c.limits.subscriptions = parse::number(v, 0..=1_000_000)?;
         Ok(())
     }),
+    now("ODGM_MAX_BATCH_RECORDS", "1024", "records that one append writes", |c, v| {
+        c.store.limits.batch_records = parse::number(v, 1..=65_536)?;
+        Ok(())
+    }),
+    now(
+        "ODGM_MAX_BATCH_BYTES",
+        "8MiB",
+        "bytes that one append writes; a larger record goes alone",
+        |c, v| {
+            c.store.limits.batch_bytes = parse::bytes(v, 1024..=64 * MIB)?;
+            Ok(())
+        },
+    ),
     now("ODGM_MAX_PARTITIONS", "1024", "partitions of this node, all collections together", |c, v| {
         c.store.limits.partitions = parse::number(v, 1..=65_536)?;
         Ok(())
@@ -176,19 +214,33 @@ pub(super) const SETTINGS: &[Setting] = &[
         c.store.rules.max_crdt_bytes = parse::bytes(v, 1024..=32 * MIB)?;
         Ok(())
     }),
-    now("ODGM_DEDUP_WINDOW_MS", "86400000", "new partitions: how long a request id is remembered, ms", |c, v| {
-        c.store.rules.dedup_window_ms = parse::number(v, 0..=31_536_000_000)?;
-        Ok(())
-    }),
+    now(
+        "ODGM_DEDUP_WINDOW_MS",
+        "86400000",
+        "new partitions: how long a request id is remembered, ms",
+        |c, v| {
+            c.store.rules.dedup_window_ms = parse::number(v, 0..=31_536_000_000)?;
+            Ok(())
+        },
+    ),
     now("ODGM_DEDUP_MAX_IDS", "1000000", "new partitions: newest request ids that are remembered", |c, v| {
         c.store.rules.dedup_max_ids = parse::number(v, 0..=1_000_000_000)?;
         Ok(())
     }),
-    now("ODGM_DEDUP_MAX_BYTES", "256MiB", "new partitions: bytes of request ids that are remembered", |c, v| {
-        c.store.rules.dedup_max_bytes = parse::bytes(v, 0..=64 * GIB)?;
+    now(
+        "ODGM_DEDUP_MAX_BYTES",
+        "256MiB",
+        "new partitions: bytes of request ids that are remembered",
+        |c, v| {
+            c.store.rules.dedup_max_bytes = parse::bytes(v, 0..=64 * GIB)?;
+            Ok(())
+        },
+    ),
+    // Memory and disk.
+    now("ODGM_RETENTION_INTERVAL_MS", "10000", "how often retention is looked after, ms", |c, v| {
+        c.store.retention_interval = parse::millis(v)?;
         Ok(())
     }),
-    // Memory and disk.
     now("ODGM_TAIL_CACHE_BYTES", "32MiB", "newest records kept in memory", |c, v| {
         c.store.log.tail_cache_bytes = parse::bytes(v, 0..=64 * GIB)?;
         Ok(())
@@ -197,7 +249,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         c.store.log.free_space_reserve = parse::bytes(v, 0..=1024 * GIB)?;
         Ok(())
     }),
-    now("ODGM_LOG_WAL_BYTES", "128MiB", "write-ahead files of the log before they are flushed", |c, v| {
+    now("ODGM_LOG_WAL_BYTES", "64MiB", "write-ahead files of the log before they are flushed", |c, v| {
         c.store.log.max_wal_bytes = parse::bytes(v, MIB..=64 * GIB)?;
         Ok(())
     }),
@@ -207,6 +259,10 @@ pub(super) const SETTINGS: &[Setting] = &[
     }),
     now("ODGM_LOG_CACHE_BYTES", "32MiB", "block cache of the log", |c, v| {
         c.store.log.block_cache_bytes = parse::bytes(v, 0..=64 * GIB)?;
+        Ok(())
+    }),
+    now("ODGM_LOG_OPEN_FILES", "512", "table files of the log that are open at a time", |c, v| {
+        c.store.log.max_open_files = parse::number(v, 16..=1_000_000)?;
         Ok(())
     }),
     now("ODGM_VIEW_BUFFER_BYTES", "64MiB", "write buffers of all views together", |c, v| {
@@ -222,13 +278,18 @@ pub(super) const SETTINGS: &[Setting] = &[
         c.store.rules.events_enabled = parse::boolean(v)?;
         Ok(())
     }),
-    now("ODGM_MAX_TRIGGER_DEPTH", "10", "new partitions: deepest chain of triggers that is dispatched", |c, v| {
-        c.store.rules.max_trigger_depth = parse::number(v, 0..=1_000_000)?;
-        Ok(())
-    }),
+    now(
+        "ODGM_MAX_TRIGGER_DEPTH",
+        "10",
+        "new partitions: deepest chain of triggers that is dispatched",
+        |c, v| {
+            c.store.rules.max_trigger_depth = parse::number(v, 0..=1_000_000)?;
+            Ok(())
+        },
+    ),
     checked("ODGM_TRIGGER_TIMEOUT_MS", "30000", "longest call of one trigger, ms", FUNCTIONS, millis),
-    checked("ODGM_EVENT_PIPELINE_V2", "true", "the event pipeline", ALWAYS, boolean),
-    checked("ODGM_EVENT_PIPELINE_BRIDGE", "true", "the event pipeline", ALWAYS, boolean),
+    checked("ODGM_EVENT_PIPELINE_V2", "true", "the event pipeline", FUNCTIONS, boolean),
+    checked("ODGM_EVENT_PIPELINE_BRIDGE", "true", "the event pipeline", FUNCTIONS, boolean),
     checked("ODGM_EVENT_QUEUE_BOUND", "1024", "event queue of a partition", NO_QUEUE, count),
     checked("ODGM_EVENT_BCAST_BOUND", "256", "event broadcast of a partition", NO_QUEUE, count),
     checked("ODGM_MAX_BATCH_TRIGGER_FANOUT", "256", "keys of one batch that can trigger", NO_QUEUE, count),
@@ -266,7 +327,13 @@ pub(super) const SETTINGS: &[Setting] = &[
     checked("OPRC_ZENOH_MAX_LINKS", "16", "links of one Zenoh session", CLUSTER, count),
     checked("OPRC_ZENOH_BUFFER_SIZE", "", "receive buffer of a Zenoh link, bytes", CLUSTER, count),
     checked("OPRC_ZENOH_DEFAULT_TIMEOUT", "", "timeout of Zenoh queries, ms", CLUSTER, millis),
-    checked("OPRC_ZENOH_SCOUTING_MULTICAST_ENABLED", "false", "find Zenoh peers by multicast", CLUSTER, boolean),
+    checked(
+        "OPRC_ZENOH_SCOUTING_MULTICAST_ENABLED",
+        "false",
+        "find Zenoh peers by multicast",
+        CLUSTER,
+        boolean,
+    ),
     checked("OPRC_ZENOH_ADMINSPACE_ENABLED", "false", "serve Zenoh's admin space", CLUSTER, boolean),
     checked("OPRC_ZENOH_CONFIG", "", "Zenoh configuration as json5", CLUSTER, text),
     checked("OPRC_ZENOH_SHARE_SESSION", "", "one Zenoh session for the whole process", CLUSTER, boolean),

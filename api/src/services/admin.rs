@@ -34,10 +34,13 @@ impl Service for Admin {
         request: Request<CreateCollectionRequest>,
     ) -> Result<Response<CreateCollectionResponse>, Status> {
         let wire = request.into_inner().collection.ok_or_else(|| {
-            not_applied(Status::invalid_argument("collection required: expected a definition with at least a name"))
+            not_applied(Status::invalid_argument(
+                "collection required: expected a definition with at least a name",
+            ))
         })?;
         let definition = Definition::from_wire(wire).map_err(|error| catalogue(&error.into()))?;
-        let created = self.0.manager.create_collection(definition).await.map_err(|error| catalogue(&error))?;
+        let created =
+            self.0.manager.create_collection(definition).await.map_err(|error| catalogue(&error))?;
         Ok(Response::new(CreateCollectionResponse { collection: Some(describe::collection(&created)) }))
     }
 
@@ -92,7 +95,10 @@ impl Service for Admin {
         verify::view(&self.0, &request.into_inner()).map(Response::new)
     }
 
-    async fn dump_log(&self, request: Request<DumpLogRequest>) -> Result<Response<Self::DumpLogStream>, Status> {
+    async fn dump_log(
+        &self,
+        request: Request<DumpLogRequest>,
+    ) -> Result<Response<Self::DumpLogStream>, Status> {
         dump::log(&self.0, &request.into_inner()).map(Response::new)
     }
 

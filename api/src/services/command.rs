@@ -47,7 +47,8 @@ pub(super) fn set_value(rules: &Rules, request: oprc::SetKeyRequest) -> Result<C
         key_number: request.key,
     };
     let (object, key) = names.check(rules)?;
-    let value = request.value.ok_or_else(|| Status::invalid_argument("value required: expected a ValData"))?;
+    let value =
+        request.value.ok_or_else(|| Status::invalid_argument("value required: expected a ValData"))?;
     let puts = vec![(key, convert::value(value)?)];
     let body = SetValues { object, puts, deletes: Vec::new(), expected_version: None };
     Ok(Command { class: request.cls_id, partition, body: Body::SetValues(body) })
@@ -68,7 +69,10 @@ pub(super) fn delete_value(rules: &Rules, request: oprc::SingleKeyRequest) -> Re
 }
 
 /// `BatchSetValues`.
-pub(super) fn batch_set_values(rules: &Rules, request: oprc::BatchSetValuesRequest) -> Result<Command, Status> {
+pub(super) fn batch_set_values(
+    rules: &Rules,
+    request: oprc::BatchSetValuesRequest,
+) -> Result<Command, Status> {
     let object = rules.identity.object(request.object_id_str, request.object_id, false)?;
     let partition = identity::partition(request.partition_id)?;
     let puts = rules.entries(request.values, Default::default())?;

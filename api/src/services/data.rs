@@ -8,8 +8,9 @@ use odgm_projections::Object;
 use odgm_proto::oprc::data_service_server::DataService;
 use odgm_proto::oprc::{
     BatchSetValuesRequest, CapabilitiesRequest, CapabilitiesResponse, EmptyResponse, ListObjectsRequest,
-    ListValuesRequest, ObjData, ObjectMetaEnvelope, ObjectResponse, SetKeyRequest, SetObjectRequest, ShardStats,
-    SingleKeyRequest, SingleObjectRequest, StatsRequest, StatsResponse, ValueEnvelope, ValueResponse,
+    ListValuesRequest, ObjData, ObjectMetaEnvelope, ObjectResponse, SetKeyRequest, SetObjectRequest,
+    ShardStats, SingleKeyRequest, SingleObjectRequest, StatsRequest, StatsResponse, ValueEnvelope,
+    ValueResponse,
 };
 use odgm_replication::Partition;
 use tonic::{Request, Response, Status};
@@ -77,7 +78,10 @@ impl DataService for Data {
         self.write(request, command::delete).await
     }
 
-    async fn delete_value(&self, request: Request<SingleKeyRequest>) -> Result<Response<EmptyResponse>, Status> {
+    async fn delete_value(
+        &self,
+        request: Request<SingleKeyRequest>,
+    ) -> Result<Response<EmptyResponse>, Status> {
         self.write(request, command::delete_value).await
     }
 
@@ -91,7 +95,8 @@ impl DataService for Data {
     async fn merge(&self, request: Request<SetObjectRequest>) -> Result<Response<ObjectResponse>, Status> {
         let (metadata, _, request) = request.into_parts();
         let command = command::merge(&self.0.rules, request);
-        let id = command.as_ref().ok().and_then(|command| command.body.object()).unwrap_or_default().to_owned();
+        let id =
+            command.as_ref().ok().and_then(|command| command.body.object()).unwrap_or_default().to_owned();
         let (partition, written) = self.0.write(&metadata, command).await?;
         let obj = merged(&partition, id, written.offset).await?;
         let mut response = Response::new(ObjectResponse { obj: Some(obj) });

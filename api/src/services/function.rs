@@ -18,7 +18,10 @@ pub(crate) struct Functions(pub(crate) Arc<Shared>);
 
 #[tonic::async_trait]
 impl OprcFunction for Functions {
-    async fn invoke_fn(&self, request: Request<InvocationRequest>) -> Result<Response<InvocationResponse>, Status> {
+    async fn invoke_fn(
+        &self,
+        request: Request<InvocationRequest>,
+    ) -> Result<Response<InvocationResponse>, Status> {
         let request = request.into_inner();
         identity::partition(request.partition_id)?;
         Err(self.refusal(&request.cls_id, &request.fn_id)?)
@@ -45,7 +48,9 @@ impl Functions {
         });
         if !has_route {
             let function = shortened(function);
-            return Err(Status::not_found(format!("collection {class:?} has no route for function {function:?}")));
+            return Err(Status::not_found(format!(
+                "collection {class:?} has no route for function {function:?}"
+            )));
         }
         Ok(Status::unimplemented("this build does not call functions yet"))
     }

@@ -37,7 +37,11 @@ pub(super) struct Objects {
 }
 
 impl Objects {
-    pub(super) fn checked(rules: &Rules, group: GroupId, request: ListObjectsRequest) -> Result<Self, Status> {
+    pub(super) fn checked(
+        rules: &Rules,
+        group: GroupId,
+        request: ListObjectsRequest,
+    ) -> Result<Self, Status> {
         let prefix = request.object_id_prefix.unwrap_or_default();
         let prefix = rules.identity.check_prefix(Kind::Prefix, prefix)?;
         let list = List { group, object: None, prefix: &prefix };

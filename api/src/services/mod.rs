@@ -10,8 +10,8 @@ mod writes;
 
 use std::sync::Arc;
 
-use odgm_log::body::Cause;
 use odgm_log::Payload;
+use odgm_log::body::Cause;
 use odgm_replication::{Collection, LookupError, Manager, Partition};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
@@ -47,8 +47,7 @@ pub(crate) struct Shared {
 
 impl Shared {
     pub(crate) fn new(manager: Arc<Manager>, limits: Limits, stop: CancellationToken) -> Self {
-        let rules =
-            Rules { identity: Rule { max: limits.id_bytes }, max_entries: limits.request_entries };
+        let rules = Rules { identity: Rule { max: limits.id_bytes }, max_entries: limits.request_entries };
         let subscriptions = Arc::new(Semaphore::new(limits.subscriptions));
         Self { manager, limits, rules, stop, subscriptions, heavy: Arc::new(Semaphore::new(HEAVY_AT_ONCE)) }
     }

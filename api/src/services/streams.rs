@@ -22,8 +22,8 @@ use tonic::{Request, Response, Status};
 use super::{Shared, blocking, propose};
 use crate::convert::obj_data;
 use crate::identity::Kind;
-use crate::status::{self, not_applied};
 use crate::request;
+use crate::status::{self, not_applied};
 
 /// In the metadata of `OUT_OF_RANGE`: the first offset whose record is kept.
 const FIRST_OFFSET: &str = "odgm-first-offset";
@@ -46,14 +46,18 @@ impl Service for Streams {
         subscription::open(&self.0, request.into_inner()).await.map(Response::new)
     }
 
-    async fn history(&self, request: Request<HistoryRequest>) -> Result<Response<Self::HistoryStream>, Status> {
+    async fn history(
+        &self,
+        request: Request<HistoryRequest>,
+    ) -> Result<Response<Self::HistoryStream>, Status> {
         history::open(&self.0, request.into_inner()).await.map(Response::new)
     }
 
     async fn get_at(&self, request: Request<GetAtRequest>) -> Result<Response<GetAtResponse>, Status> {
         let request = request.into_inner();
         let id = self.0.rules.identity.check(Kind::Object, request.object_id)?;
-        let at = request.at.ok_or_else(|| Status::invalid_argument("at required: expected offset or time_ms"))?;
+        let at =
+            request.at.ok_or_else(|| Status::invalid_argument("at required: expected offset or time_ms"))?;
         let partition = self.0.partition(&request.cls_id, request.partition_id)?;
         blocking(move || get_at(&partition, &id, at)).await.map(Response::new)
     }
@@ -66,7 +70,8 @@ impl Service for Streams {
         let partition = self.0.partition(&request.cls_id, request.partition_id).map_err(not_applied)?;
         let (offset, head) = (Offset(request.offset), partition.head());
         if offset > head {
-            let message = format!("offset {offset} is beyond the head {head}: expected an offset that has been seen");
+            let message =
+                format!("offset {offset} is beyond the head {head}: expected an offset that has been seen");
             return Err(not_applied(Status::invalid_argument(message)));
         }
         let moved =
@@ -119,7 +124,8 @@ impl Streams {
         mut moved: CursorMoved,
     ) -> Result<(), Status> {
         let cause = request::cause(metadata).map_err(not_applied)?;
-        moved.name = self.0.rules.identity.check(Kind::Cursor, moved.name).map_err(|e| not_applied(e.into()))?;
+        moved.name =
+            self.0.rules.identity.check(Kind::Cursor, moved.name).map_err(|e| not_applied(e.into()))?;
         propose(partition, Payload { cause, body: Body::CursorMoved(moved) }).await.map(drop)
     }
 }
@@ -136,7 +142,10 @@ fn get_at(partition: &Partition, id: &str, at: At) -> Result<GetAtResponse, Stat
     };
     let object = view.object_at(id, offset, &records).map_err(|error| past(&error))?;
     let object = object.ok_or_else(|| {
-        Status::not_found(format!("object {id:?} did not exist at offset {offset} of {} records", records.last()))
+        Status::not_found(format!(
+            "object {id:?} did not exist at offset {offset} of {} records",
+            records.last()
+        ))
     })?;
     Ok(GetAtResponse {
         object_version: object.version,

@@ -17,8 +17,8 @@ use tokio_util::sync::WaitForCancellationFutureOwned;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{Shared, command};
-use crate::status::{self, is_not_applied, not_applied};
 use crate::request;
+use crate::status::{self, is_not_applied, not_applied};
 
 /// The service.
 pub(crate) struct Writes(pub(crate) Arc<Shared>);

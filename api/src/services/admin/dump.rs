@@ -104,7 +104,8 @@ impl Write for Pieces {
     fn flush(&mut self) -> io::Result<()> {
         let whole = std::str::from_utf8(&self.gathered).map_or_else(|error| error.valid_up_to(), str::len);
         let rest = self.gathered.split_off(whole);
-        let text = String::from_utf8(std::mem::replace(&mut self.gathered, rest)).map_err(io::Error::other)?;
+        let text =
+            String::from_utf8(std::mem::replace(&mut self.gathered, rest)).map_err(io::Error::other)?;
         if text.is_empty() {
             return Ok(());
         }

@@ -28,7 +28,9 @@ const INTERVAL: Duration = Duration::from_millis(200);
 pub(super) fn log(shared: &Arc<Shared>, request: &VerifyRequest) -> Result<Progress, Status> {
     run(shared, request, |shared, partition, progress| {
         let verified = shared.manager.log().verify(partition.group(), progress);
-        verified.map(|verified| (verified.last, verified.chain.to_string())).map_err(|error| error.to_string())
+        verified
+            .map(|verified| (verified.last, verified.chain.to_string()))
+            .map_err(|error| error.to_string())
     })
 }
 
@@ -100,7 +102,12 @@ fn result(partition: &Partition, checked: Checked) -> VerifyResponse {
     let (last, result) = match checked {
         Ok((last, hash)) => (last, VerifyResult { ok: true, problem: String::new(), hash }),
         Err(problem) => {
-            tracing::error!(class = partition.class(), partition = partition.index(), problem, "verification failed");
+            tracing::error!(
+                class = partition.class(),
+                partition = partition.index(),
+                problem,
+                "verification failed"
+            );
             (partition.head(), VerifyResult { ok: false, problem, hash: String::new() })
         }
     };
@@ -118,7 +125,8 @@ fn compare(
     dir: &Path,
     progress: &mut dyn FnMut(Offset, Offset),
 ) -> Checked {
-    let collection = shared.manager.collection(partition.class()).ok_or("the collection was deleted meanwhile")?;
+    let collection =
+        shared.manager.collection(partition.class()).ok_or("the collection was deleted meanwhile")?;
     let (header, serving) = digest(partition.view())?;
     let records = partition.records();
     let first = records.first();
@@ -139,7 +147,9 @@ fn compare(
     let offset = header.applied;
     if replayed.state != header.state {
         let (found, expected) = (header.state, replayed.state);
-        return Err(format!("at offset {offset} the view's state hash is {found}, a replay of the log gives {expected}"));
+        return Err(format!(
+            "at offset {offset} the view's state hash is {found}, a replay of the log gives {expected}"
+        ));
     }
     if rebuilt != serving {
         return Err(format!(

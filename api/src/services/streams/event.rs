@@ -1,7 +1,7 @@
 //! Events as clients read them, and which of them they asked for.
 
-use odgm_log::body::{Body, Cause, Value};
 use odgm_log::Payload;
+use odgm_log::body::{Body, Cause, Value};
 use odgm_projections::{Action, Change, ChangeKind};
 use odgm_proto::odgm::v1;
 use tonic::Status;
@@ -27,7 +27,11 @@ impl Selection {
     }
 
     /// A filter as it came over the wire.
-    pub(super) fn checked(rules: &Rules, filter: Option<v1::Filter>, with_values: bool) -> Result<Self, Status> {
+    pub(super) fn checked(
+        rules: &Rules,
+        filter: Option<v1::Filter>,
+        with_values: bool,
+    ) -> Result<Self, Status> {
         let filter = filter.unwrap_or_default();
         rules.check_count(filter.keys.len())?;
         let check = |key| rules.identity.check(Kind::Key, key);

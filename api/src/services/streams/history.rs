@@ -33,7 +33,8 @@ pub(super) async fn open(shared: &Shared, request: HistoryRequest) -> Result<His
     let found = Arc::clone(&partition);
     let changes = blocking(move || {
         let begin = if newest_first { Offset(u64::MAX) } else { oldest };
-        let mut changes = found.view().history(&id, begin, newest_first, limit).map_err(|error| past(&error))?;
+        let mut changes =
+            found.view().history(&id, begin, newest_first, limit).map_err(|error| past(&error))?;
         changes.retain(|change| change.offset >= oldest);
         Ok(changes)
     });

@@ -273,7 +273,9 @@ impl Feed {
         let place = Place { group: self.group, offset: batch.progress };
         SubscribeResponse {
             partition_id: self.partition,
-            events: events.filter_map(|e| self.selection.select(self.partition, e.change, e.payload)).collect(),
+            events: events
+                .filter_map(|e| self.selection.select(self.partition, e.change, e.payload))
+                .collect(),
             cursor: place.encode().into(),
             progress_offset: batch.progress.get(),
             head_offset: batch.head.get(),

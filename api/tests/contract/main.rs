@@ -1,0 +1,9 @@
+//! The wire contract, told through a real node in this process and real clients.
+#![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic, missing_docs)]
+
+mod administration;
+mod node;
+mod objects;
+mod refusals;
+mod streams;
+mod writes;

@@ -1,0 +1,194 @@
+//! Every refusal says what was expected.
+
+use odgm_proto::odgm::v1::{
+    CreateCollectionRequest, Cursors, DeleteCollectionRequest, DescribeCollectionRequest, DumpLogRequest,
+    Filter, GetAtRequest, HistoryRequest, MoveCursorRequest, SubscribeRequest, VerifyRequest, get_at_request,
+    subscribe_request,
+};
+use odgm_proto::oprc::oprc_function_client::OprcFunctionClient;
+use odgm_proto::oprc::{
+    self, InvocationRequest, ListObjectsRequest, ListValuesRequest, ObjectInvocationRequest, SetKeyRequest,
+    SetObjectRequest, SingleKeyRequest, SingleObjectRequest,
+};
+use tonic::{Request, Status};
+
+use crate::node::{THINGS, TestNode, batch, entry, one, put, set};
+
+#[derive(Default)]
+struct Refusals(Vec<String>);
+
+impl Refusals {
+    fn add<T>(&mut self, what: &str, answer: Result<T, Status>) {
+        let status = answer.err().unwrap_or_else(|| Status::ok("was not refused"));
+        let outcome = status.metadata().get("odgm-outcome").map(|outcome| outcome.to_str().expect("ASCII"));
+        let outcome = outcome.map_or(String::new(), |outcome| format!(" [{outcome}]"));
+        self.0.push(format!("{what}: {:?}{outcome} {}", status.code(), status.message()));
+    }
+}
+
+#[tokio::test]
+async fn of_object_data() {
+    let node = TestNode::start().await;
+    let mut client = node.data();
+    let mut refusals = Refusals::default();
+    let class = |cls_id: &str| SingleObjectRequest { cls_id: cls_id.into(), ..one("o") };
+    let partition = |partition_id| SingleObjectRequest { partition_id, ..one("o") };
+    refusals.add("get, no such class", client.get(class("nothing")).await);
+    refusals.add("get, no such partition", client.get(partition(2)).await);
+    refusals.add("get, huge partition", client.get(partition(70_000)).await);
+    refusals.add("get, no such object", client.get(one("o")).await);
+    let nameless = SingleObjectRequest { object_id_str: None, ..one("o") };
+    refusals.add("get, no id", client.get(nameless.clone()).await);
+    refusals.add("get, bad id", client.get(one("a/b")).await);
+    refusals.add("get, 161 bytes", client.get(one(&"x".repeat(161))).await);
+    let keyless = SingleKeyRequest { key_str: None, ..entry("o", "k") };
+    refusals.add("get_value, no key", client.get_value(keyless.clone()).await);
+    refusals.add("delete, no id", client.delete(nameless).await);
+    refusals.add("delete_value, no key", client.delete_value(keyless).await);
+    refusals.add("set, no object", client.set(SetObjectRequest { object: None, ..set("o", &[]) }).await);
+    refusals.add(
+        "set, negative partition",
+        client.set(SetObjectRequest { partition_id: -1, ..set("o", &[]) }).await,
+    );
+    refusals.add("set, two spellings of a key", client.set(set("o", &[("a", "1"), ("A", "2")])).await);
+    refusals.add("set, bad key", client.set(set("o", &[("a b", "1")])).await);
+    refusals.add("merge, no object", client.merge(SetObjectRequest { object: None, ..set("o", &[]) }).await);
+    let document = oprc::ValData { data: "no document".into(), r#type: 1 };
+    let mut crdt = set("o", &[]);
+    crdt.object.as_mut().expect("an object").entries_str.insert("doc".into(), document);
+    refusals.add("merge, no document", client.merge(crdt).await);
+    refusals.add(
+        "set_value, no value",
+        client.set_value(SetKeyRequest { value: None, ..put("o", "k", "") }).await,
+    );
+    let typed = oprc::ValData { data: "v".into(), r#type: 9 };
+    let typed = SetKeyRequest { value: Some(typed), ..put("o", "k", "") };
+    refusals.add("set_value, no such type", client.set_value(typed).await);
+    let huge = "x".repeat(5 << 20);
+    refusals.add("set_value, 5 MiB", client.set_value(put("o", "k", &huge)).await);
+    refusals.add(
+        "batch, put and deleted",
+        client.batch_set_values(batch("o", &[("k", "v")], &["K"], None)).await,
+    );
+    refusals.add("batch, other version", client.batch_set_values(batch("o", &[], &[], Some(3))).await);
+    let garbage = ListObjectsRequest {
+        cls_id: THINGS.into(),
+        cursor: Some(vec![1, 2, 3].into()),
+        ..Default::default()
+    };
+    refusals.add("list_objects, garbage cursor", client.list_objects(garbage).await);
+    let prefix = ListValuesRequest {
+        cls_id: THINGS.into(),
+        object_id_str: Some("o".into()),
+        key_prefix: Some("a b".into()),
+        ..Default::default()
+    };
+    refusals.add("list_values, bad prefix", client.list_values(prefix).await);
+    let mut consistency = Request::new(one("o"));
+    consistency.metadata_mut().insert("odgm-consistency", "strong".parse().expect("a value"));
+    refusals.add("get, no such consistency", client.get(consistency).await);
+    insta::assert_snapshot!(refusals.0.join("\n"), @"");
+    client.set_value(put("o", "k", "v")).await.expect("the node serves on");
+}
+
+#[tokio::test]
+async fn of_functions() {
+    let node = TestNode::start().await;
+    let mut client = OprcFunctionClient::new(node.channel.clone());
+    let mut refusals = Refusals::default();
+    let call =
+        |cls_id: &str| InvocationRequest { cls_id: cls_id.into(), fn_id: "f".into(), ..Default::default() };
+    refusals.add("invoke_fn, no such class", client.invoke_fn(call("nothing")).await);
+    refusals.add("invoke_fn, no route", client.invoke_fn(call(THINGS)).await);
+    let on = |partition_id| ObjectInvocationRequest {
+        partition_id,
+        cls_id: THINGS.into(),
+        fn_id: "f".into(),
+        object_id_str: Some("o".into()),
+        ..Default::default()
+    };
+    refusals.add("invoke_obj, no such partition", client.invoke_obj(on(9)).await);
+    refusals.add("invoke_obj, no route", client.invoke_obj(on(0)).await);
+
+    let routes = oprc::InvocationRoute {
+        fn_routes: [("f".to_owned(), oprc::FuncInvokeRoute::default())].into(),
+        disabled_fn: Vec::new(),
+    };
+    let collection = oprc::CreateCollectionRequest {
+        name: "routed".into(),
+        invocations: Some(routes),
+        ..Default::default()
+    };
+    let create = CreateCollectionRequest { collection: Some(collection) };
+    node.admin().create_collection(create).await.expect("a collection with a route");
+    refusals.add("invoke_fn, with a route", client.invoke_fn(call("routed")).await);
+    insta::assert_snapshot!(refusals.0.join("\n"), @"");
+}
+
+#[tokio::test]
+async fn of_streams() {
+    let node = TestNode::start().await;
+    let mut client = node.streams();
+    let mut refusals = Refusals::default();
+    let subscribe = || SubscribeRequest { cls_id: THINGS.into(), partitions: vec![0], ..Default::default() };
+    let from = |from| SubscribeRequest { from: Some(from), ..subscribe() };
+    let cursors =
+        |cursor: Vec<u8>| subscribe_request::From::Cursors(Cursors { cursors: vec![cursor.into()] });
+    let other = SubscribeRequest { partitions: vec![1], ..subscribe() };
+    let mut other = client.subscribe(other).await.expect("a subscription").into_inner();
+    let other = other.message().await.expect("a response").expect("the first").cursor;
+    refusals
+        .add("no such class", client.subscribe(SubscribeRequest { cls_id: "x".into(), ..subscribe() }).await);
+    refusals.add("garbage cursor", client.subscribe(from(cursors(vec![7; 20]))).await);
+    refusals.add("another partition's cursor", client.subscribe(from(cursors(other.to_vec()))).await);
+    let two = SubscribeRequest { partitions: Vec::new(), ..from(subscribe_request::From::Offset(1)) };
+    refusals.add("an offset in two partitions", client.subscribe(two).await);
+    refusals.add("beyond the head", client.subscribe(from(subscribe_request::From::Offset(99))).await);
+    refusals
+        .add("fast heartbeat", client.subscribe(SubscribeRequest { heartbeat_ms: 5, ..subscribe() }).await);
+    let kinds = Some(Filter { kinds: vec![9], ..Default::default() });
+    refusals.add("no such kind", client.subscribe(SubscribeRequest { filter: kinds, ..subscribe() }).await);
+
+    let at = |at| GetAtRequest { cls_id: THINGS.into(), object_id: "o".into(), at, ..Default::default() };
+    refusals.add("get_at, nowhere", client.get_at(at(None)).await);
+    refusals.add("get_at, beyond", client.get_at(at(Some(get_at_request::At::Offset(99)))).await);
+    refusals.add("get_at, not there", client.get_at(at(Some(get_at_request::At::Offset(1)))).await);
+    let history = HistoryRequest { cls_id: THINGS.into(), ..Default::default() };
+    refusals.add("history, no id", client.history(history).await);
+    let cursor = |name: &str, offset| MoveCursorRequest {
+        cls_id: THINGS.into(),
+        name: name.into(),
+        offset,
+        ..Default::default()
+    };
+    refusals.add("move_cursor, bad name", client.move_cursor(cursor("a b", 0)).await);
+    refusals.add("move_cursor, beyond", client.move_cursor(cursor("c", 99)).await);
+    insta::assert_snapshot!(refusals.0.join("\n"), @"");
+}
+
+#[tokio::test]
+async fn of_administration() {
+    let node = TestNode::start().await;
+    let mut client = node.admin();
+    let mut refusals = Refusals::default();
+    let create =
+        |definition: oprc::CreateCollectionRequest| CreateCollectionRequest { collection: Some(definition) };
+    let named = |name: &str| oprc::CreateCollectionRequest { name: name.into(), ..Default::default() };
+    refusals
+        .add("create, nothing", client.create_collection(CreateCollectionRequest { collection: None }).await);
+    refusals.add("create, no name", client.create_collection(create(named(""))).await);
+    refusals.add("create, again", client.create_collection(create(named(THINGS))).await);
+    let raft = oprc::CreateCollectionRequest { shard_type: "raft".into(), ..named("replicated") };
+    refusals.add("create, raft", client.create_collection(create(raft)).await);
+    let many = oprc::CreateCollectionRequest { partition_count: 2_000, ..named("many") };
+    refusals.add("create, many", client.create_collection(create(many)).await);
+    let name = "nothing".to_owned();
+    refusals
+        .add("describe", client.describe_collection(DescribeCollectionRequest { name: name.clone() }).await);
+    refusals.add("delete", client.delete_collection(DeleteCollectionRequest { name: name.clone() }).await);
+    let verify = VerifyRequest { cls_id: name.clone(), ..Default::default() };
+    refusals.add("verify", client.verify(verify).await);
+    let dump = DumpLogRequest { cls_id: THINGS.into(), partition_id: 7, ..Default::default() };
+    refusals.add("dump_log", client.dump_log(dump).await);
+    insta::assert_snapshot!(refusals.0.join("\n"), @"");
+}

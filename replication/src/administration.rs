@@ -107,7 +107,9 @@ impl Manager {
         let (ready, failed): (Vec<_>, Vec<_>) = collection.partitions().partition(Result::is_ok);
         self.unsettle(ready.len(), failed.len());
         blocking(move || {
-            ready.iter().flatten().for_each(|partition| partition.close("the collection was deleted"))
+            for partition in ready.iter().flatten() {
+                partition.close("the collection was deleted");
+            }
         })
         .await;
         self.finish_removals(&self.read_catalogue()?).await;

@@ -263,7 +263,7 @@ fn lock(root: &Path) -> Result<File, Error> {
 }
 
 fn random() -> Result<u64, Error> {
-    getrandom::u64().map_err(|error| Error::Random(error))
+    getrandom::u64().map_err(Error::Random)
 }
 
 fn io_error(path: &Path, source: io::Error) -> Error {

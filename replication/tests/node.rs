@@ -1,5 +1,7 @@
 //! Stories of one node's partitions, through the crate's public interface, on real files.
 
+#![allow(clippy::expect_used, clippy::panic)]
+
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use odgm_log::store::SyncError;
+use odgm_log::store::{AppendError, SyncError};
 use odgm_log::{Offset, Record, Term, Timestamp};
 use odgm_projections::Committed;
 use parking_lot::Mutex;
@@ -182,10 +182,13 @@ impl InFlight {
         match appended {
             Ok(()) => self.appends.push_back(append),
             Err(error) => {
-                // The write may have reached the file; only a later look at the log can tell.
                 tracing::error!(group = %replica.group, %error, "append failed; the partition takes no more writes");
                 lane.fail(&stopped(&error));
-                append.answer_unknown(&error);
+                append.refuse(&match error {
+                    // The write may have reached the file; only a later look at the log can tell.
+                    AppendError::Failed(error) => unknown(&error),
+                    error => stopped(&error),
+                });
             }
         }
     }
@@ -199,7 +202,7 @@ impl InFlight {
             }
             Err(error) => {
                 lane.fail(&stopped(&error));
-                self.appends.drain(..).for_each(|append| append.answer_unknown(&error));
+                self.appends.drain(..).for_each(|append| append.refuse(&unknown(&error)));
                 Vec::new()
             }
         }
@@ -222,18 +225,21 @@ impl Append {
             Err(error) => {
                 tracing::error!(group = %replica.group, %error, "apply failed; the partition takes no more writes");
                 lane.fail(&stopped(&error));
-                self.answer_unknown(&error);
+                self.refuse(&unknown(&error));
             }
         }
     }
 
-    fn answer_unknown(self, error: &dyn std::fmt::Display) {
-        let unknown = ProposeError::Unknown { reason: error.to_string() };
+    fn refuse(self, error: &ProposeError) {
         for (reply, admission) in self.waiting {
             drop(admission);
-            reply.send(Err(unknown.clone()));
+            reply.send(Err(error.clone()));
         }
     }
+}
+
+fn unknown(error: &dyn std::fmt::Display) -> ProposeError {
+    ProposeError::Unknown { reason: error.to_string() }
 }
 
 fn stopped(error: &dyn std::fmt::Display) -> ProposeError {

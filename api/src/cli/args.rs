@@ -134,7 +134,63 @@ mod tests {
 
     #[test]
     fn help_says_what_there_is() {
-        insta::assert_snapshot!(Cli::command().term_width(100).render_help().to_string(), @"");
+        insta::assert_snapshot!(Cli::command().term_width(100).render_help().to_string(), @"
+        The Object Data Grid Manager: objects in partitions, with every change in a durable log
+
+        Usage: odgm [OPTIONS] <COMMAND>
+
+        Commands:
+          serve       Run a node
+          config      Show all settings of a node: name, value, default, meaning
+          set         Replace an object with the entries given, or create it
+          get         Show an object, or one of its entries; now or in the past
+          merge       Write entries of an object, keep the others, and show the whole
+          delete      Delete an object with all its entries
+          entry       Single entries of an object: get, set, delete, list, batch
+          list        List objects in the order of their ids
+          watch       Follow what changes, live or from any place in the past
+          history     Show what happened to an object
+          import      Load operations from JSON lines
+          export      Print all objects as JSON lines
+          collection  Collections: create, list, describe, delete
+          cursor      Named durable cursors: list, move, drop
+          partition   Partitions of a running node: list, find, verify, verify-view, dump, log
+          log         The logs of a stopped node: dump, verify
+          view        The views of a stopped node: rebuild, dump
+          stats       Show the figures of a node
+          help        Print this message or the help of the given subcommand(s)
+
+        Options:
+          -h, --help     Print help
+          -V, --version  Print version
+
+        Common options:
+              --endpoint <URL>  The server [env: ODGM_ENDPOINT=] [default: http://127.0.0.1:8080]
+              --json            Answer in JSON: one document, or one line for each item of a list or stream
+
+        Addresses:
+          CLASS/PARTITION/ID   an object, in the partition given
+          CLASS/ID             an object, in the partition of its id: the first 8 bytes of BLAKE3 of the
+                               lower-cased id, as a little-endian number, modulo the number of partitions
+          CLASS/PARTITION      one partition
+          CLASS                all partitions of a collection
+
+        Exit codes:
+          0    done
+          1    failed
+          2    the command or its input is wrong
+          3    what was asked for does not exist
+          4    conflict: another version than expected, it exists already, or it is in use
+          5    the server is not reachable, or takes nothing in right now: try again
+          6    the records asked for have been trimmed
+          130  ended by Ctrl-C
+
+        Examples:
+          odgm serve
+          odgm collection create demo --partitions 2
+          odgm set demo/alice name=Alice city=Trondheim
+          odgm watch demo --from earliest --values
+        ");
     }
 
     #[test]

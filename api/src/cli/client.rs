@@ -177,9 +177,9 @@ mod tests {
             assert!(parse_endpoint(endpoint).is_ok(), "{endpoint}");
         }
         let error = |endpoint| parse_endpoint(endpoint).expect_err("refused").to_string();
-        insta::assert_snapshot!(error("https://example.org"), @"");
-        insta::assert_snapshot!(error("http://"), @"");
-        insta::assert_snapshot!(error("two words"), @"");
+        insta::assert_snapshot!(error("https://example.org"), @r#"the endpoint "https://example.org" is wrong: https is not supported; expected a URL such as http://127.0.0.1:8080, from --endpoint or ODGM_ENDPOINT"#);
+        insta::assert_snapshot!(error("http://"), @r#"the endpoint "http://" is wrong: invalid URI; expected a URL such as http://127.0.0.1:8080, from --endpoint or ODGM_ENDPOINT"#);
+        insta::assert_snapshot!(error("two words"), @r#"the endpoint "two words" is wrong: invalid URI; expected a URL such as http://127.0.0.1:8080, from --endpoint or ODGM_ENDPOINT"#);
     }
 
     #[tokio::test]
@@ -191,7 +191,7 @@ mod tests {
             .port();
         let error = Client::connect(&format!("http://127.0.0.1:{port}")).await.expect_err("nobody listens");
         let message = error.to_string().replace(&port.to_string(), "PORT");
-        insta::assert_snapshot!(message, @"");
+        insta::assert_snapshot!(message, @"no ODGM node answers at http://127.0.0.1:PORT (Connection refused (os error 111)). Start one with `odgm serve`, or name another with --endpoint URL or the variable ODGM_ENDPOINT");
         assert_eq!(error.exit_code(), 5);
     }
 }

@@ -232,7 +232,7 @@ impl Human for Created {
     fn human(&self, _: Style) -> String {
         let CollectionView { name, partitions, shard_type, .. } = &self.collection;
         let word = if self.created { "created" } else { "exists already" };
-        format!("{name}  {word}: {partitions} partitions of type {shard_type}\n")
+        format!("{name}  {word}: partitions {partitions}, type {shard_type}\n")
     }
 }
 
@@ -273,11 +273,11 @@ impl Human for Described {
     fn human(&self, style: Style) -> String {
         let collection = &self.collection;
         let mut text = format!(
-            "{}  {} partitions of type {}, {} replicas, created {}\n",
+            "{}  partitions {}, replicas {}, type {}, created {}\n",
             collection.name,
             collection.partitions,
-            collection.shard_type,
             collection.replicas,
+            collection.shard_type,
             collection.created
         );
         for (key, value) in &collection.options {
@@ -323,15 +323,40 @@ mod tests {
     #[test]
     fn collections_are_a_table_or_a_document() {
         let collections = Collections { collections: vec![flights()] };
-        insta::assert_snapshot!(collections.human(Style::PLAIN), @"");
-        insta::assert_json_snapshot!(collections, @"");
+        insta::assert_snapshot!(collections.human(Style::PLAIN), @"
+        NAME     PARTITIONS  REPLICAS  TYPE   OPTIONS                           CREATED
+        flights           8         1  basic  set_mode=replace storage=rocksdb  2026-03-01T12:30:00.000Z
+        ");
+        insta::assert_json_snapshot!(collections, @r#"
+        {
+          "collections": [
+            {
+              "name": "flights",
+              "partitions": 8,
+              "replicas": 1,
+              "type": "basic",
+              "options": {
+                "set_mode": "replace",
+                "storage": "rocksdb"
+              },
+              "created": "2026-03-01T12:30:00.000Z"
+            }
+          ]
+        }
+        "#);
     }
 
     #[test]
     fn a_described_collection_shows_its_partitions() {
         let described =
             Described { collection: flights(), partitions: vec![crate::cli::partition::tests::ready()] };
-        insta::assert_snapshot!(described.human(Style::PLAIN), @"");
+        insta::assert_snapshot!(described.human(Style::PLAIN), @"
+        flights  partitions 8, replicas 1, type basic, created 2026-03-01T12:30:00.000Z
+          set_mode = replace
+          storage = rocksdb
+        PARTITION  GROUP  STATE  FIRST  DURABLE  APPLIED  OBJECTS  ENTRIES  CHAIN
+        flights/0      1  ready      1    41783    41783      505     2525  6f2b6f2b6f2b
+        ");
     }
 
     #[test]

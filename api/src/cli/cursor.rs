@@ -172,6 +172,9 @@ mod tests {
             head_offset: 150,
         };
         let cursors = Cursors { cursors: vec![cursor.into()] };
-        insta::assert_snapshot!(cursors.human(Style::PLAIN), @"");
+        insta::assert_snapshot!(cursors.human(Style::PLAIN), @"
+        NAME     PARTITION  OFFSET  HEAD  LAG  ALLOWED LAG
+        billing          2     120   150   30         1000
+        ");
     }
 }

@@ -222,8 +222,12 @@ mod tests {
 
     #[test]
     fn a_live_event_is_one_line_and_its_values() {
-        insta::assert_snapshot!(event(false).human(Style::PLAIN), @"");
-        insta::assert_snapshot!(event(true).human(Style::PLAIN), @"");
+        insta::assert_snapshot!(event(false).human(Style::PLAIN), @"2026-03-01T12:30:00.000Z 3#17  updated  n14228  v5  ~dest +gate -note");
+        insta::assert_snapshot!(event(true).human(Style::PLAIN), @"
+        2026-03-01T12:30:00.000Z 3#17  updated  n14228  v5  ~dest +gate -note
+            dest = IAH
+            gate = 12
+        ");
     }
 
     #[test]
@@ -231,13 +235,50 @@ mod tests {
         let mut table = Table::new(Event::HEADING);
         table.row(event(false).cells());
         table.row(event(true).cells());
-        insta::assert_snapshot!(table.render(Style::PLAIN), @"");
+        insta::assert_snapshot!(table.render(Style::PLAIN), @"
+        OFFSET  TIME                      KIND     VERSION  OPERATION   CHANGES
+            17  2026-03-01T12:30:00.000Z  updated        5  set_values  ~dest +gate -note
+            17  2026-03-01T12:30:00.000Z  updated        5  set_values  ~dest = IAH
+                                                                        +gate = 12
+                                                                        -note
+        ");
     }
 
     #[test]
     fn an_event_for_programs_says_everything() {
         let mut event = event(true);
         event.cursor = Some("AAEC".into());
-        insta::assert_json_snapshot!(event, @"");
+        insta::assert_json_snapshot!(event, @r#"
+        {
+          "partition": 3,
+          "offset": 17,
+          "time": "2026-03-01T12:30:00.000Z",
+          "kind": "updated",
+          "id": "n14228",
+          "version": 5,
+          "operation": "set_values",
+          "changes": [
+            {
+              "key": "dest",
+              "action": "updated",
+              "value": "IAH"
+            },
+            {
+              "key": "gate",
+              "action": "created",
+              "value": "12"
+            },
+            {
+              "key": "note",
+              "action": "deleted"
+            }
+          ],
+          "cause": {
+            "request_id": "r-1",
+            "depth": 0
+          },
+          "cursor": "AAEC"
+        }
+        "#);
     }
 }

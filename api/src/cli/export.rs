@@ -137,7 +137,7 @@ mod tests {
     #[test]
     fn an_exported_object_is_one_line() {
         let line = serde_json::to_string(&Exported::new("alice".into(), None, data())).expect("serializes");
-        insta::assert_snapshot!(line, @"");
+        insta::assert_snapshot!(line, @r#"{"id":"alice","entries":{"name":"Zoë","photo":{"base64":"/wDD"},"tags":{"crdt":"hW8="}}}"#);
     }
 
     #[test]

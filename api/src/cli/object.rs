@@ -363,19 +363,52 @@ mod tests {
 
     #[test]
     fn an_object_is_a_table_for_people() {
-        insta::assert_snapshot!(alice().human(Style::PLAIN), @"");
+        insta::assert_snapshot!(alice().human(Style::PLAIN), @"
+        demo/0/alice  version 3  at offset 17
+        KEY    VALUE
+        city   Trondheim
+        photo  base64:/9g=
+        tags   crdt:hW8=
+        ");
     }
 
     #[test]
     fn an_object_is_a_document_for_programs() {
-        insta::assert_json_snapshot!(alice(), @"");
+        insta::assert_json_snapshot!(alice(), @r#"
+        {
+          "class": "demo",
+          "partition": 0,
+          "id": "alice",
+          "version": 3,
+          "offset": 17,
+          "entries": {
+            "city": "Trondheim",
+            "photo": {
+              "base64": "/9g="
+            },
+            "tags": {
+              "crdt": "hW8="
+            }
+          }
+        }
+        "#);
     }
 
     #[test]
     fn an_entry_is_its_value() {
         let entry = alice().into_entry("City").expect("an entry");
         assert_eq!(entry.human(Style::PLAIN), "Trondheim\n");
-        insta::assert_json_snapshot!(entry, @"");
+        insta::assert_json_snapshot!(entry, @r#"
+        {
+          "class": "demo",
+          "partition": 0,
+          "id": "alice",
+          "key": "city",
+          "value": "Trondheim",
+          "version": 3,
+          "offset": 17
+        }
+        "#);
         let error = alice().into_entry("name").expect_err("no such entry");
         assert_eq!(error.to_string(), r#"demo/0/alice has no entry "name""#);
         assert_eq!(error.exit_code(), 3);

@@ -29,7 +29,7 @@ use super::{
 pub(crate) enum LogCommand {
     /// Print the records of a partition's log
     Dump {
-        /// The partition; odgm/0 is the catalogue of collections
+        /// The partition; _catalogue/0 is the catalogue of collections
         #[arg(value_name = "CLASS/PARTITION")]
         address: PartitionAddress,
         #[command(flatten)]

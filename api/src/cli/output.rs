@@ -194,12 +194,19 @@ mod tests {
 
     #[test]
     fn rows_are_a_table_for_people() {
-        insta::assert_snapshot!(rows(false), @"");
+        insta::assert_snapshot!(rows(false), @"
+        ID               VERSION
+        alice                  3
+        bob-the-builder       12
+        ");
     }
 
     #[test]
     fn rows_are_json_lines_for_programs() {
-        insta::assert_snapshot!(rows(true), @"");
+        insta::assert_snapshot!(rows(true), @r#"
+        {"id":"alice","version":3}
+        {"id":"bob-the-builder","version":12}
+        "#);
     }
 
     #[test]

@@ -248,7 +248,26 @@ pub(crate) mod tests {
     fn partitions_are_a_table_with_the_reason_of_a_failure() {
         let reason = Some("record 17 is damaged".to_owned());
         let failed = PartitionRow { partition: 1, state: "failed".into(), reason, ..ready() };
-        insta::assert_snapshot!(PartitionRow::table(&[ready(), failed], Style::PLAIN), @"");
-        insta::assert_json_snapshot!(ready(), @"");
+        insta::assert_snapshot!(PartitionRow::table(&[ready(), failed], Style::PLAIN), @"
+        PARTITION  GROUP  STATE   FIRST  DURABLE  APPLIED  OBJECTS  ENTRIES  CHAIN
+        flights/0      1  ready       1    41783    41783      505     2525  6f2b6f2b6f2b
+        flights/1      1  failed      1    41783    41783      505     2525  6f2b6f2b6f2b
+        flights/1: record 17 is damaged
+        ");
+        insta::assert_json_snapshot!(ready(), @r#"
+        {
+          "class": "flights",
+          "partition": 0,
+          "group": 1,
+          "state": "ready",
+          "first_offset": 1,
+          "durable_offset": 41783,
+          "applied_offset": 41783,
+          "objects": 505,
+          "entries": 2525,
+          "chain": "6f2b6f2b6f2b6f2b6f2b6f2b6f2b6f2b6f2b6f2b6f2b6f2b6f2b6f2b6f2b6f2b",
+          "state_hash": "a3c1a3c1a3c1a3c1a3c1a3c1a3c1a3c1a3c1a3c1a3c1a3c1a3c1a3c1a3c1a3c1"
+        }
+        "#);
     }
 }

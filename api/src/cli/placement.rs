@@ -28,7 +28,7 @@ mod tests {
             .into_iter()
             .map(|id| (id, partition_of(id, 8)))
             .collect();
-        insta::assert_compact_debug_snapshot!(placed, @"");
+        insta::assert_compact_debug_snapshot!(placed, @r#"[("alice", 1), ("bob", 4), ("n14228", 0), ("n24211", 0), ("0", 5)]"#);
     }
 
     #[test]

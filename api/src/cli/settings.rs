@@ -119,6 +119,11 @@ mod tests {
             ],
             unknown: vec!["ODGM_HTP_PORT".to_owned()],
         };
-        insta::assert_snapshot!(settings.human(Style::PLAIN), @"");
+        insta::assert_snapshot!(settings.human(Style::PLAIN), @"
+        NAME            VALUE  DEFAULT  MEANING
+        ODGM_HTTP_PORT  9000   8080     port to listen on
+        ODGM_FORWARD    true   true     pass requests on (no effect until this build has Raft)
+        ODGM_HTP_PORT is set but is no setting of this build
+        ");
     }
 }

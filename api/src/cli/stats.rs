@@ -73,7 +73,7 @@ impl Human for Stats {
         if !self.metrics.is_empty() {
             let mut table = Table::new(&["METRIC", "VALUE", "MEANING"]);
             for Metric { name, value, help } in &self.metrics {
-                table.row(vec![name.as_str().into(), value.to_string().into(), help.as_str().into()]);
+                table.row(vec![name.as_str().into(), (*value).into(), help.as_str().into()]);
             }
             text += &format!("\n{}", table.render(style));
         }
@@ -98,6 +98,15 @@ mod tests {
             ],
         };
         let shard = oprc::ShardStats { collection: "demo".into(), partition_id: 0, shard_id: 1, count: 3 };
-        insta::assert_snapshot!(Stats::new(node, vec![shard]).human(Style::PLAIN), @"");
+        insta::assert_snapshot!(Stats::new(node, vec![shard]).human(Style::PLAIN), @"
+        node 7, version 0.1.0
+
+        PARTITION  OBJECTS
+        demo/0           3
+
+        METRIC                VALUE  MEANING
+        log_fsyncs             1204  fsyncs of the log
+        disk_free_bytes  2500000000  free space of the data directory, bytes
+        ");
     }
 }

@@ -95,17 +95,18 @@ impl<'de> Visitor<'de> for ValueVisitor {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<EntryValue, A::Error> {
-        let Some((marker, encoded)) = map.next_entry::<String, String>()? else {
+        let Some(marker) = map.next_key::<String>()? else {
             return Err(de::Error::invalid_length(0, &self));
         };
-        let data = BASE64.decode(&encoded).map_err(|error| {
-            de::Error::custom(format_args!("the value of {marker:?} is no base64: {error}"))
-        })?;
-        let value = match marker.as_str() {
-            BASE64_KEY => EntryValue::bytes(data),
-            CRDT_KEY => EntryValue::crdt_map(data),
+        let dress: fn(Vec<u8>) -> EntryValue = match marker.as_str() {
+            BASE64_KEY => EntryValue::bytes,
+            CRDT_KEY => EntryValue::crdt_map,
             _ => return Err(de::Error::unknown_field(&marker, &[BASE64_KEY, CRDT_KEY])),
         };
+        let data = BASE64.decode(map.next_value::<String>()?).map_err(|error| {
+            de::Error::custom(format_args!("the value of {marker:?} is not base64: {error}"))
+        })?;
+        let value = dress(data);
         match map.next_key::<String>()? {
             None => Ok(value),
             Some(_) => Err(de::Error::invalid_length(2, &self)),
@@ -143,9 +144,9 @@ mod tests {
     #[test]
     fn other_json_is_refused_with_what_was_expected() {
         let error = |json: &str| serde_json::from_str::<EntryValue>(json).expect_err("refused").to_string();
-        insta::assert_snapshot!(error("12"), @"");
-        insta::assert_snapshot!(error(r#"{"base64":"?"}"#), @"");
-        insta::assert_snapshot!(error(r#"{"hex":"00"}"#), @"");
-        insta::assert_snapshot!(error("{}"), @"");
+        insta::assert_snapshot!(error("12"), @r#"invalid type: integer `12`, expected a string, {"base64": "..."} or {"crdt": "..."} at line 1 column 2"#);
+        insta::assert_snapshot!(error(r#"{"base64":"?"}"#), @r#"the value of "base64" is not base64: Invalid symbol 63, offset 0. at line 1 column 14"#);
+        insta::assert_snapshot!(error(r#"{"hex":"00"}"#), @r#"unknown field `hex`, expected `base64` or `crdt` at line 1 column 6"#);
+        insta::assert_snapshot!(error("{}"), @r#"invalid length 0, expected a string, {"base64": "..."} or {"crdt": "..."} at line 1 column 2"#);
     }
 }

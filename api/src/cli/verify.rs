@@ -131,7 +131,31 @@ mod tests {
         };
         let wrong = "offset 17: the record's checksum is 0badf00d, not 600df00d";
         let proofs = Proofs { ok: false, partitions: vec![proof(0, None), proof(1, Some(wrong))] };
-        insta::assert_snapshot!(proofs.human(Style::PLAIN), @"");
-        insta::assert_json_snapshot!(proofs, @"");
+        insta::assert_snapshot!(proofs.human(Style::PLAIN), @"
+        PARTITION  RESULT   LAST  HASH
+        flights/0  ok      41783  6f2b6f2b6f2b6f2b6f2b6f2b6f2b6f2b6f2b6f2b6f2b6f2b6f2b6f2b6f2b6f2b
+        flights/1  WRONG   41783  6f2b6f2b6f2b6f2b6f2b6f2b6f2b6f2b6f2b6f2b6f2b6f2b6f2b6f2b6f2b6f2b
+        flights/1: offset 17: the record's checksum is 0badf00d, not 600df00d
+        ");
+        insta::assert_json_snapshot!(proofs, @r#"
+        {
+          "ok": false,
+          "partitions": [
+            {
+              "partition": "flights/0",
+              "ok": true,
+              "last_offset": 41783,
+              "hash": "6f2b6f2b6f2b6f2b6f2b6f2b6f2b6f2b6f2b6f2b6f2b6f2b6f2b6f2b6f2b6f2b"
+            },
+            {
+              "partition": "flights/1",
+              "ok": false,
+              "last_offset": 41783,
+              "hash": "6f2b6f2b6f2b6f2b6f2b6f2b6f2b6f2b6f2b6f2b6f2b6f2b6f2b6f2b6f2b6f2b",
+              "problem": "offset 17: the record's checksum is 0badf00d, not 600df00d"
+            }
+          ]
+        }
+        "#);
     }
 }

@@ -7,6 +7,7 @@ use odgm_proto::{
     oprc::{ObjectEvent, ValData},
 };
 use serde::Deserialize;
+use serde_json::error::Category;
 
 use crate::cli::{client::Place, object::wire_values, placement, value::EntryValue, wire};
 
@@ -137,9 +138,10 @@ impl Line {
 /// The reason without serde's own line number, which is always 1.
 fn describe(error: &serde_json::Error) -> String {
     let text = error.to_string();
-    match text.rsplit_once(" at line ") {
-        Some((reason, _)) => format!("{reason} (column {})", error.column()),
-        None => text,
+    let reason = text.rsplit_once(" at line ").map_or(text.as_str(), |(reason, _)| reason);
+    match error.classify() {
+        Category::Syntax | Category::Eof => format!("not JSON: {reason} (column {})", error.column()),
+        Category::Data | Category::Io => format!("{reason} (column {})", error.column()),
     }
 }
 
@@ -210,6 +212,16 @@ mod tests {
             r#"{"op":"merge","id":"a","entries":{"x":{"base64":"?"}}}"#,
         ]
         .map(error);
-        insta::assert_snapshot!(errors.join("\n"), @"");
+        insta::assert_snapshot!(errors.join("\n"), @r#"
+        not JSON: expected ident (column 2)
+        the operation "merge" needs "entries"
+        unknown variant `upsert`, expected one of `set`, `merge`, `delete`, `set_values`, `delete_values` (column 14)
+        "keys" does not go with the operation "delete"
+        missing field `id` (column 27)
+        invalid type: integer `2`, expected a string, {"base64": "..."} or {"crdt": "..."} (column 43)
+        unknown field `entires`, expected one of `op`, `id`, `partition`, `entries`, `keys`, `expected_version`, `triggers` (column 32)
+        "expected_version" does not go with the operation "merge"
+        the value of "base64" is not base64: Invalid symbol 63, offset 0. (column 52)
+        "#);
     }
 }

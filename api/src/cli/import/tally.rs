@@ -135,7 +135,7 @@ impl Summary {
                  input, or use --keep-going to import the rest"
                     .to_owned(),
             )),
-            (count, false) => Err(Error::Failed(format!("{count} lines were not imported"))),
+            (count, false) => Err(Error::Failed(format!("lines that were not imported: {count}"))),
         }
     }
 
@@ -190,8 +190,25 @@ mod tests {
     fn a_clean_import_is_three_counts() {
         let mut summary = summary(Tally { changed: 333_492, unchanged: 772, ..Tally::default() });
         assert!(summary.take_verdict().is_ok());
-        insta::assert_snapshot!(summary.human(Style::PLAIN), @"");
-        insta::assert_json_snapshot!(summary, @"");
+        insta::assert_snapshot!(summary.human(Style::PLAIN), @"
+        334264 operations in 7.2 s, 46105 a second
+            333492  changed something
+               772  found nothing to change
+                 0  were refused
+        ");
+        insta::assert_json_snapshot!(summary, @r#"
+        {
+          "operations": 334264,
+          "changed": 333492,
+          "unchanged": 772,
+          "refused": 0,
+          "invalid": 0,
+          "unknown": 0,
+          "stopped": false,
+          "elapsed_ms": 7250,
+          "problems": []
+        }
+        "#);
     }
 
     #[test]
@@ -203,10 +220,20 @@ mod tests {
         other.unknown(11);
         tally.add(other);
         let mut summary = summary(tally);
-        insta::assert_snapshot!(summary.human(Style::PLAIN), @"");
+        insta::assert_snapshot!(summary.human(Style::PLAIN), @"
+        4 operations in 7.2 s, 0 a second
+                 2  changed something
+                 0  found nothing to change
+                 1  were refused
+                 1  lines are no operation and were not sent
+                 1  were sent, but their outcome is unknown
+        line 3: missing field `id` (column 14)
+        line 9: the id is longer than 160 bytes
+        line 11: no acknowledgement came; it may have been applied
+        ");
         let error = summary.take_verdict().expect_err("it did not succeed");
         assert_eq!(error.exit_code(), 1);
-        insta::assert_snapshot!(error.to_string(), @"");
+        insta::assert_snapshot!(error.to_string(), @"stopped at a bad line or a refused operation; what was acknowledged stays applied. Correct the input, or use --keep-going to import the rest");
     }
 
     #[test]

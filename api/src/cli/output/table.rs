@@ -46,6 +46,12 @@ impl From<u64> for Cell {
     }
 }
 
+impl From<f64> for Cell {
+    fn from(number: f64) -> Self {
+        Self { text: number.to_string(), is_number: true, tint: None }
+    }
+}
+
 impl From<u32> for Cell {
     fn from(number: u32) -> Self {
         u64::from(number).into()

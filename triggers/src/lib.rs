@@ -1,1 +1,11 @@
-//! The log consumer that dispatches triggers, and the invocation manager.
+//! What happens because of a record: functions are called, and what came of it becomes a record too.
+//!
+//! Triggers are rows of a projection and their dispatch is a consumer of it. This crate has the two ends that the
+//! dispatcher will stand between: a [`Call`], which an outbox row turns into, and the [`Invoker`] that makes it.
+//! Matching records against triggers belongs to apply, in `odgm-projections`.
+
+mod call;
+mod invoker;
+
+pub use call::{Call, IdempotencyKey};
+pub use invoker::{Completion, Failure, Invoker};

@@ -7,5 +7,5 @@
 mod call;
 mod invoker;
 
-pub use call::{Call, IdempotencyKey};
+pub use call::{Call, IdempotencyKey, InvalidKey};
 pub use invoker::{Completion, Failure, Invoker};

@@ -25,7 +25,8 @@ pub struct Header {
     pub time: Timestamp,
     /// The log's chain up to it.
     pub chain: Hash,
-    /// What the rows of the view hash to, record by record; see [`crate::state`].
+    /// What the row changes of all records hash to, folded record by record. Two views of one log that differ in
+    /// any row differ in this; the header row and what pruning removes are not part of it.
     pub state: Hash,
     /// The version of the rules of apply.
     pub semantics: u32,

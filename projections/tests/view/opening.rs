@@ -22,7 +22,8 @@ fn the_view_of_another_partition_is_refused() {
     let fixture = Fixture::new(Engine::Memory);
     fixture.follow(&log());
     fixture.view().flush().unwrap();
-    let options = ViewOptions { group: GroupId(8), ..fixture.options.clone() };
+    let mut options: ViewOptions = fixture.options.clone();
+    options.group = GroupId(8);
     let error = View::open(&options).err().unwrap();
     assert!(matches!(error, OpenError::Group { expected: GroupId(8), found: GROUP, .. }), "{error}");
 }

@@ -204,7 +204,7 @@ mod tests {
         invalid object_id "a\0b": '\0' is not allowed, expected 1 to 160 bytes of a-z 0-9 . _ : -
         invalid object_id "a b": ' ' is not allowed, expected 1 to 160 bytes of a-z 0-9 . _ : -
         "#);
-        insta::assert_snapshot!(check(&"x".repeat(161)).expect_err("too long"), @"");
+        insta::assert_snapshot!(check(&"x".repeat(161)).expect_err("too long"), @"invalid object_id of 161 bytes: expected 1 to 160 bytes of a-z 0-9 . _ : -");
     }
 
     #[test]

@@ -175,7 +175,7 @@ async fn run(
     if !server.is_finished() {
         match tokio::time::timeout(grace, &mut server).await {
             Ok(served) => {
-                outcome = outcome.and(served.map_err(NodeError::Task).and_then(|served| Ok(served?)))
+                outcome = outcome.and(served.map_err(NodeError::Task).and_then(|served| Ok(served?)));
             }
             Err(_) => {
                 tracing::warn!(?grace, "requests were still under way when the time to stop was over");
@@ -203,7 +203,7 @@ fn warn_about_settings() {
         match current.setting.effect {
             Effect::Now => {}
             Effect::With(part) => {
-                tracing::info!("{name} is set and has no effect until this build has {part}")
+                tracing::info!("{name} is set and has no effect until this build has {part}");
             }
             Effect::None(reason) => tracing::info!("{name} is set and has no effect: {reason}"),
         }

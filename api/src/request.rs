@@ -130,7 +130,7 @@ mod tests {
         odgm-cause "1/2": expected group/origin/offset, three decimal numbers
         odgm-cause "x/1/2": expected group/origin/offset, three decimal numbers
         "#);
-        insta::assert_snapshot!(consistency.message(), @"");
+        insta::assert_snapshot!(consistency.message(), @r#"odgm-consistency "strong": expected linearizable, lease or local"#);
         assert_eq!(cause(&with(TRACEPARENT, "garbage")).expect("accepted").traceparent, None);
     }
 }

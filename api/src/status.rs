@@ -6,7 +6,7 @@ use std::time::Duration;
 use odgm_log::Offset;
 use odgm_projections::{Error as ViewError, Outcome};
 use odgm_proto::metadata;
-use odgm_replication::ProposeError;
+use odgm_replication::{Answer, ProposeError};
 use prost::Message as _;
 use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::{Code, Status};
@@ -77,8 +77,16 @@ pub(crate) struct Written {
     pub(crate) changed: bool,
 }
 
+/// What came of a proposal, as the answer to whoever asked for it. After a deletion there is no object, whatever
+/// version its tombstone has.
+pub(crate) fn answer(answer: Answer, is_deletion: bool) -> Result<Written, Status> {
+    let applied = answer.map_err(|error| from_proposal(&error))?;
+    let written = written(applied.offset, &applied.outcome)?;
+    Ok(if is_deletion { Written { version: 0, ..written } } else { written })
+}
+
 /// The answer to the record at `offset`.
-pub(crate) fn written(offset: Offset, outcome: &Outcome) -> Result<Written, Status> {
+fn written(offset: Offset, outcome: &Outcome) -> Result<Written, Status> {
     match outcome {
         Outcome::Changed { version } => Ok(Written { offset, version: *version, changed: true }),
         Outcome::Unchanged { version } => Ok(Written { offset, version: *version, changed: false }),

@@ -10,8 +10,8 @@ mod writes;
 
 use std::sync::Arc;
 
-use odgm_log::Payload;
 use odgm_log::body::Cause;
+use odgm_log::{Body, Payload};
 use odgm_replication::{Collection, LookupError, Manager, Partition};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
@@ -107,8 +107,8 @@ impl Shared {
 
 /// Makes a payload a record.
 async fn propose(partition: &Partition, payload: Payload) -> Result<Written, Status> {
-    let applied = partition.propose(payload).await.map_err(|error| status::from_proposal(&error))?;
-    status::written(applied.offset, &applied.outcome)
+    let is_deletion = matches!(payload.body, Body::Delete(_));
+    status::answer(partition.propose(payload).await, is_deletion)
 }
 
 /// Why there is no such partition.

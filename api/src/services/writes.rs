@@ -7,12 +7,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use futures_util::Stream;
+use odgm_log::Body;
 use odgm_log::body::Cause;
 use odgm_proto::odgm::v1::write_request::Operation;
 use odgm_proto::odgm::v1::write_response::Result as Outcome;
 use odgm_proto::odgm::v1::writes_server::Writes as Service;
 use odgm_proto::odgm::v1::{Refused, WriteRequest, WriteResponse, Written};
-use odgm_replication::Answer;
 use tokio_util::sync::WaitForCancellationFutureOwned;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -112,7 +112,10 @@ impl Acknowledgements {
             Ok((partition, payload)) => {
                 let place = self.window.wait();
                 let window = Arc::clone(&self.window);
-                partition.submit(payload, move |answer| window.fill(place, acknowledge(sequence, answer)));
+                let is_deletion = matches!(payload.body, Body::Delete(_));
+                partition.submit(payload, move |answer| {
+                    window.fill(place, acknowledge(sequence, status::answer(answer, is_deletion)));
+                });
             }
             Err(status) => {
                 let place = self.window.wait();
@@ -137,10 +140,7 @@ fn checked(shared: &Shared, operation: Option<Operation>) -> Result<command::Com
     }
 }
 
-fn acknowledge(sequence: u64, answer: Answer) -> WriteResponse {
-    let written = answer
-        .map_err(|error| status::from_proposal(&error))
-        .and_then(|applied| status::written(applied.offset, &applied.outcome));
+fn acknowledge(sequence: u64, written: Result<status::Written, Status>) -> WriteResponse {
     match written {
         Ok(written) => WriteResponse {
             sequence,

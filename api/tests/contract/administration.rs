@@ -13,6 +13,7 @@ use tonic_reflection::pb::v1::ServerReflectionRequest;
 use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
 use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
 use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
+use tonic_reflection::pb::v1alpha;
 
 use crate::node::{THINGS, TestNode, config, one, put, set};
 
@@ -99,7 +100,10 @@ async fn logs_and_views_can_be_read_as_text() {
     let request = DumpLogRequest { cls_id: THINGS.into(), partition_id: 0, from_offset: 2, limit: 2 };
     let records = all(client.dump_log(request).await).await;
     let lines: Vec<_> = records.iter().map(|r| format!("{} {} {}", r.offset, r.body_type, r.json)).collect();
-    insta::assert_snapshot!(lines.join("\n"), @"");
+    insta::assert_snapshot!(lines.join("\n"), @r#"
+    2 config {"dedup_max_bytes":268435456,"dedup_max_ids":1000000,"dedup_window_ms":86400000,"events_enabled":true,"max_crdt_bytes":1048576,"max_trigger_depth":10,"set_mode":"replace","time_index_interval_ms":1000}
+    3 set {"entries":{"city":"Paris"},"object":"alice"}
+    "#);
 
     let request = || DumpViewRequest { cls_id: THINGS.into(), partition_id: 0 };
     let text = |pieces: Vec<odgm_proto::odgm::v1::DumpViewResponse>| {
@@ -129,7 +133,25 @@ async fn health_and_reflection_are_served() {
     let answer = all(answers).await.into_iter().find_map(|answer| answer.message_response);
     let Some(MessageResponse::ListServicesResponse(list)) = answer else { panic!("no list: {answer:?}") };
     let names: Vec<_> = list.service.into_iter().map(|service| service.name).collect();
-    insta::assert_snapshot!(names.join("\n"), @"");
+    insta::assert_snapshot!(names.join("\n"), @"
+    oprc.DataService
+    oprc.OprcFunction
+    odgm.v1.Streams
+    odgm.v1.Writes
+    odgm.v1.Admin
+    grpc.health.v1.Health
+    grpc.reflection.v1.ServerReflection
+    ");
+    let request = v1alpha::ServerReflectionRequest {
+        host: String::new(),
+        message_request: Some(v1alpha::server_reflection_request::MessageRequest::FileContainingSymbol(
+            "oprc.DataService".into(),
+        )),
+    };
+    let mut reflection = v1alpha::server_reflection_client::ServerReflectionClient::new(node.channel.clone());
+    let answers = all(reflection.server_reflection_info(tokio_stream::iter([request])).await).await;
+    assert!(format!("{answers:?}").contains("FileDescriptorResponse"), "{answers:?}");
+
     let described = node.admin().get_node(GetNodeRequest {}).await.expect("a node").into_inner();
     assert_eq!(described.node_id, node.node.node_id().get());
     let metrics: Vec<_> = described.metrics.iter().map(|metric| metric.name.as_str()).collect();
@@ -170,6 +192,7 @@ async fn a_node_that_cannot_start_says_why_and_changes_nothing() {
     let first = odgm_api::Node::start(first).await.expect("a node");
     let written = std::fs::read_to_string(&file).expect("the port file");
     assert_eq!(written.trim(), first.local_addr().port().to_string());
+    first.ready().await;
     first.shutdown();
     first.wait().await.expect("an orderly stop");
     let other = odgm_api::Node::start(config(dir.path(), &[("ODGM_NODE_ID", "2")])).await;

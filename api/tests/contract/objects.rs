@@ -185,7 +185,7 @@ async fn a_repeated_request_is_applied_once_and_answered_the_same() {
     other.metadata_mut().insert("odgm-request-id", "r-1".parse().expect("a value"));
     let refused = client.set_value(other).await.expect_err("another request under the same id");
     assert_eq!(refused.code(), Code::InvalidArgument);
-    insta::assert_snapshot!(refused.message(), @"");
+    insta::assert_snapshot!(refused.message(), @"odgm-request-id was used at offset 3 for a different request: expected a new id for a new request");
 }
 
 #[tokio::test]
@@ -270,7 +270,22 @@ async fn a_node_says_what_it_holds_and_can_do() {
     }
     client.delete(one("a")).await.expect("delete");
     let stats = client.stats(StatsRequest {}).await.expect("stats").into_inner();
-    insta::assert_debug_snapshot!(stats.shards, @"");
+    insta::assert_debug_snapshot!(stats.shards, @r#"
+    [
+        ShardStats {
+            collection: "things",
+            partition_id: 0,
+            shard_id: 1,
+            count: 1,
+        },
+        ShardStats {
+            collection: "things",
+            partition_id: 1,
+            shard_id: 2,
+            count: 0,
+        },
+    ]
+    "#);
     let capabilities = client.capabilities(CapabilitiesRequest {}).await.expect("capabilities").into_inner();
     insta::assert_debug_snapshot!(capabilities, @"");
 }

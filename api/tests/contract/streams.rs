@@ -64,7 +64,12 @@ async fn all_that_changed_something_is_told_once_and_in_order() {
         SubscribeRequest { until_current: true, with_values: true, ..subscribe(From::Earliest(Earliest {})) };
     let stream = node.streams().subscribe(request).await.expect("a subscription").into_inner();
     let (lines, last) = until_end(stream).await;
-    insta::assert_snapshot!(lines.join("\n"), @"");
+    insta::assert_snapshot!(lines.join("\n"), @"
+    3 set created alice v1: age created 30, city created Paris
+    4 set_values created bob v1: age created 1
+    5 set_values updated alice v2: age updated 31, city deleted -
+    7 delete deleted alice v3: age deleted -
+    ");
     assert_eq!((last.progress_offset, last.head_offset), (7, 7));
 }
 
@@ -114,7 +119,11 @@ async fn filters_choose_and_progress_goes_on_without_matches() {
     };
     let by_key = Filter { keys: vec!["AGE".into()], object_prefix: "ali".into(), ..Default::default() };
     let (lines, _) = filtered(by_key).await;
-    insta::assert_snapshot!(lines.join("\n"), @"");
+    insta::assert_snapshot!(lines.join("\n"), @"
+    3 set created alice v1: age created -
+    5 set_values updated alice v2: age updated -
+    7 delete deleted alice v3: age deleted -
+    ");
     let by_kind = Filter { kinds: vec![EventKind::Deleted.into()], ..Default::default() };
     assert_eq!(filtered(by_kind).await.0.len(), 1);
     let (lines, last) = filtered(Filter { object_prefix: "zzz".into(), ..Default::default() }).await;
@@ -174,7 +183,12 @@ async fn an_object_has_a_past() {
             Err(status) => format!("{:?}", status.code()),
         });
     }
-    insta::assert_snapshot!(seen.join("\n"), @"");
+    insta::assert_snapshot!(seen.join("\n"), @"
+    at 3: v1 age=30 city=Paris
+    at 4: v1 age=30 city=Paris
+    at 5: v2 age=31
+    NotFound
+    ");
 }
 
 #[tokio::test]

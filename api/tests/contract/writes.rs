@@ -47,7 +47,15 @@ async fn a_refused_write_leaves_the_stream_open() {
     while let Some(answer) = answers.message().await.expect("an answer") {
         lines.push(line(&answer));
     }
-    insta::assert_snapshot!(lines.join("\n"), @"");
+    insta::assert_snapshot!(lines.join("\n"), @r#"
+    100: offset 3 v1 true
+    101: InvalidArgument invalid key "bad key": ' ' is not allowed, expected 1 to 160 bytes of a-z 0-9 . _ : - (not applied: true)
+    102: Aborted version mismatch: expected 7, got 1 (not applied: true)
+    103: offset 5 v2 true
+    104: InvalidArgument operation required: expected set, merge, delete, set_value, delete_value or batch_set_values (not applied: true)
+    105: offset 6 v2 false
+    106: offset 7 v0 true
+    "#);
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@ use odgm_log::body::{Body, Semantics};
 use odgm_log::{GroupId, Offset};
 use odgm_projections::keys::Key;
 use odgm_projections::storage::{Batch, Engine};
-use odgm_projections::{ApplyError, OpenError, View, ViewOptions};
+use odgm_projections::{ApplyError, OpenError, View};
 
 use crate::script::Line;
 use crate::support::{Fixture, GROUP, Log, everything};
@@ -19,12 +19,11 @@ fn log() -> Log {
 
 #[test]
 fn the_view_of_another_partition_is_refused() {
-    let fixture = Fixture::new(Engine::Memory);
+    let mut fixture = Fixture::new(Engine::Memory);
     fixture.follow(&log());
     fixture.view().flush().unwrap();
-    let mut options: ViewOptions = fixture.options.clone();
-    options.group = GroupId(8);
-    let error = View::open(&options).err().unwrap();
+    fixture.options.group = GroupId(8);
+    let error = View::open(&fixture.options).err().unwrap();
     assert!(matches!(error, OpenError::Group { expected: GroupId(8), found: GROUP, .. }), "{error}");
 }
 

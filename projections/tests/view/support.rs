@@ -74,7 +74,7 @@ pub(crate) struct Fixture {
 
 impl Fixture {
     pub(crate) fn new(engine: Engine) -> Self {
-        let home = TempDir::new().unwrap();
+        let home = quick_dir();
         let resources = Resources::new(Budget { block_cache_bytes: 4 << 20, write_buffer_bytes: 4 << 20 });
         let (dir, snapshots) = (home.path().join("view"), home.path().join("snapshots"));
         let options = ViewOptions { group: GROUP, engine, dir, snapshots, resources };
@@ -106,6 +106,12 @@ impl Fixture {
     pub(crate) fn follow(&self, log: &Log) -> Vec<Applied> {
         self.view().apply(&log.committed(self.view().header().applied.next(), log.last())).unwrap()
     }
+}
+
+/// In memory where the system has such a place: nothing here is about surviving a crash, and waiting for the disk
+/// would be most of the tests' time.
+fn quick_dir() -> TempDir {
+    TempDir::new_in("/dev/shm").or_else(|_| TempDir::new()).unwrap()
 }
 
 /// A view and its log growing together.

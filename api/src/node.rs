@@ -101,6 +101,9 @@ impl Node {
         let listen_error = |source| NodeError::Listen { address, source };
         let listener = TcpListener::bind(address).await.map_err(listen_error)?;
         let address = listener.local_addr().map_err(listen_error)?;
+        if let Some(path) = config.port_file.as_deref() {
+            forget_port(path)?;
+        }
         let manager = Manager::open(config.store).await?;
         let bootstrapped = manager.bootstrap(config.collections).await.map_err(NodeError::Bootstrap);
         let port_file = config.port_file.as_deref();
@@ -186,6 +189,16 @@ async fn run(
     manager.shutdown().await;
     tracing::info!("stopped");
     outcome
+}
+
+/// What an earlier node wrote would send whoever waits for the file to the wrong port.
+fn forget_port(path: &Path) -> Result<(), NodeError> {
+    match std::fs::remove_file(path) {
+        Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+            Err(NodeError::PortFile { path: path.to_owned(), source })
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Written beside and renamed, so that whoever waits for the file never reads half of it.

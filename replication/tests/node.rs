@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use odgm_log::body::{CursorMoved, Delete, SetValues, Value};
 use odgm_log::{Body, Cause, Offset, Payload};
-use odgm_projections::{ChangeKind, Outcome, RecordSource};
+use odgm_projections::{ChangeKind, Object, Outcome, RecordSource};
 use odgm_proto::oprc::CreateCollectionRequest;
 use odgm_replication::{
     CatalogueError, Definition, EventReader, LookupError, Manager, Options, Partition, ProposeError,
@@ -154,7 +154,7 @@ async fn collections_come_and_go_and_the_bootstrapped_do_not_come_back() {
     manager.bootstrap(vec![definition("a", 2, &[]), definition("b", 1, &[])]).await.expect("created");
     manager.ready().await;
     let groups: Vec<_> = manager.collection("a").expect("there").groups().collect();
-    write(&*manager.partition("a", 1).expect("there"), put("o", "k", "v")).await;
+    write(&manager.partition("a", 1).expect("there"), put("o", "k", "v")).await;
 
     let again = manager.create_collection(definition("a", 2, &[])).await;
     assert!(matches!(again, Err(CatalogueError::AlreadyExists(_))));
@@ -269,10 +269,10 @@ async fn a_retention_trims_behind_a_snapshot_and_says_so() {
 }
 
 /// The objects and their entries, without what trimming is allowed to change.
-fn dump_state(partition: &Partition) -> Vec<(String, u64, Vec<(String, Value)>)> {
+fn dump_state(partition: &Partition) -> Vec<Object> {
     let summaries = partition.view().list_objects("", None, 1_000).expect("listed");
     let object = |id: &str| partition.view().object(id).expect("readable").expect("there");
-    summaries.iter().map(|s| object(&s.id)).map(|o| (o.id, o.version, o.entries)).collect()
+    summaries.iter().map(|summary| object(&summary.id)).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]

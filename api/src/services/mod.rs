@@ -8,7 +8,7 @@ mod list;
 mod streams;
 mod writes;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use odgm_log::body::Cause;
 use odgm_log::{Body, Payload};
@@ -43,13 +43,16 @@ pub(crate) struct Shared {
     pub(crate) stop: CancellationToken,
     subscriptions: Arc<Semaphore>,
     heavy: Arc<Semaphore>,
+    /// Held while a view is checked: the fresh one has one place on the disk.
+    checking: Mutex<()>,
 }
 
 impl Shared {
     pub(crate) fn new(manager: Arc<Manager>, limits: Limits, stop: CancellationToken) -> Self {
         let rules = Rules { identity: Rule { max: limits.id_bytes }, max_entries: limits.request_entries };
         let subscriptions = Arc::new(Semaphore::new(limits.subscriptions));
-        Self { manager, limits, rules, stop, subscriptions, heavy: Arc::new(Semaphore::new(HEAVY_AT_ONCE)) }
+        let heavy = Arc::new(Semaphore::new(HEAVY_AT_ONCE));
+        Self { manager, limits, rules, stop, subscriptions, heavy, checking: Mutex::default() }
     }
 
     /// A partition that serves. The id is as it came over the wire.

@@ -130,7 +130,7 @@ async fn clients_that_speak_numbers_and_clients_that_speak_text_share_objects() 
     assert_eq!(by_number, by_text);
     let object = by_text.obj.expect("an object");
     assert_eq!(shown(&object), "0=nil 1=one name=text");
-    assert_eq!(object.entries.into_iter().map(|(key, _)| key).collect::<Vec<_>>(), [0, 1]);
+    assert_eq!(object.entries.into_keys().collect::<Vec<_>>(), [0, 1]);
     let metadata = object.metadata.expect("metadata");
     assert_eq!((metadata.object_id, metadata.object_id_str.as_deref()), (42, Some("42")));
     let event = object.event.expect("triggers");

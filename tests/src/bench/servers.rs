@@ -11,7 +11,7 @@ use tempfile::TempDir;
 use tokio::net::TcpStream;
 
 use super::options::Options;
-use super::targets::CLASS;
+use super::targets::{self, CLASS};
 use super::{ceiling, install};
 use crate::Result;
 use crate::process::Process;
@@ -73,6 +73,10 @@ impl Server {
         };
         let Started { mut process, address, version } = started;
         let address = address.wait(&mut process).await?;
+        if target == Target::Odgm {
+            // It listens while its partitions still start.
+            targets::until_serving(address, START_PATIENCE).await?;
+        }
         Ok(Self { target, address, partitions: options.partitions, version, process, dir })
     }
 

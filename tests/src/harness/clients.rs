@@ -4,8 +4,11 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use odgm_proto::metadata::REQUEST_ID;
+use odgm_proto::odgm::v1::WriteRequest;
 use odgm_proto::odgm::v1::admin_client::AdminClient;
 use odgm_proto::odgm::v1::streams_client::StreamsClient;
+use odgm_proto::odgm::v1::write_request::Operation;
+use odgm_proto::odgm::v1::write_response::Result as Outcome;
 use odgm_proto::odgm::v1::writes_client::WritesClient;
 use odgm_proto::oprc::data_service_client::DataServiceClient;
 use odgm_proto::oprc::{
@@ -92,14 +95,7 @@ impl Objects {
     /// # Errors
     /// The status that the node answered with.
     pub async fn set_value(&self, object: &str, key: &str, value: &str) -> Result<Acknowledged, Status> {
-        let request = SetKeyRequest {
-            cls_id: self.class.clone(),
-            partition_id: i32::try_from(self.partition).unwrap_or(-1),
-            value: Some(text(value)),
-            key_str: Some(key.to_owned()),
-            object_id_str: Some(object.to_owned()),
-            ..SetKeyRequest::default()
-        };
+        let request = self.put(object, key, value);
         acknowledged(&self.connection.data.clone().set_value(self.request(request)).await?)
     }
 
@@ -179,6 +175,50 @@ impl Objects {
             ..BatchSetValuesRequest::default()
         };
         acknowledged(&self.connection.data.clone().batch_set_values(self.request(request)).await?)
+    }
+
+    /// Writes one value after the other down a write stream, which is much faster than as many calls; the last
+    /// acknowledgement.
+    ///
+    /// # Errors
+    /// The status that the stream ended with, or that of the first refusal.
+    pub async fn set_values(&self, writes: Vec<(String, &str, String)>) -> Result<Acknowledged, Status> {
+        let requests: Vec<_> = writes
+            .into_iter()
+            .zip(0..)
+            .map(|((object, key, value), sequence)| WriteRequest {
+                sequence,
+                operation: Some(Operation::SetValue(self.put(&object, key, &value))),
+                request_id: None,
+            })
+            .collect();
+        let stream = self.connection.writes.clone().write(tokio_stream::iter(requests)).await?;
+        let mut responses = stream.into_inner();
+        let mut last = Err(Status::invalid_argument("no writes"));
+        while let Some(response) = responses.message().await? {
+            last = match response.result {
+                Some(Outcome::Written(written)) => {
+                    Ok(Acknowledged { offset: written.offset, version: written.object_version })
+                }
+                Some(Outcome::Refused(refused)) => {
+                    return Err(Status::new(refused.code.into(), refused.message));
+                }
+                None => return Err(Status::internal("an empty acknowledgement")),
+            };
+        }
+        last
+    }
+
+    /// The request that writes a value.
+    pub fn put(&self, object: &str, key: &str, value: &str) -> SetKeyRequest {
+        SetKeyRequest {
+            cls_id: self.class.clone(),
+            partition_id: i32::try_from(self.partition).unwrap_or(-1),
+            value: Some(text(value)),
+            key_str: Some(key.to_owned()),
+            object_id_str: Some(object.to_owned()),
+            ..SetKeyRequest::default()
+        }
     }
 
     /// The request that names an object.

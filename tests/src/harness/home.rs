@@ -111,6 +111,14 @@ impl Home {
         Node::start(self).await
     }
 
+    /// Starts a node and waits until it listens; its partitions may still start, or be out of service.
+    ///
+    /// # Errors
+    /// When it ends instead; the message has what it said.
+    pub async fn listen(&self) -> Result<Node<'_>> {
+        Node::listen(self).await
+    }
+
     /// Starts a node that is expected to refuse, and waits for it to end.
     ///
     /// # Errors

@@ -30,6 +30,19 @@ pub struct Node<'a> {
 
 impl<'a> Node<'a> {
     pub(super) async fn start(home: &'a Home) -> Result<Self> {
+        let mut node = Self::listen(home).await?;
+        let deadline = Instant::now() + PATIENCE;
+        let mut health = HealthClient::new(node.channel());
+        while health.check(HealthCheckRequest::default()).await?.into_inner().status()
+            != ServingStatus::Serving
+        {
+            still_starting(&mut node.process, deadline)?;
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        Ok(node)
+    }
+
+    pub(super) async fn listen(home: &'a Home) -> Result<Self> {
         // A port file of an earlier run would be taken for this one's.
         let _ = fs::remove_file(home.port_file());
         let mut process = spawn(home)?;
@@ -45,13 +58,6 @@ impl<'a> Node<'a> {
         };
         let address = SocketAddr::from(([127, 0, 0, 1], port));
         let channel = Endpoint::from_shared(format!("http://{address}"))?.connect().await?;
-        let mut health = HealthClient::new(channel.clone());
-        while health.check(HealthCheckRequest::default()).await?.into_inner().status()
-            != ServingStatus::Serving
-        {
-            still_starting(&mut process, deadline)?;
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
         Ok(Self { home, process, address, channel })
     }
 

@@ -95,7 +95,20 @@ async fn names_that_cannot_be_are_refused() -> Story {
         ..Default::default()
     };
     refusals.note("bad prefix", data.list_objects(list).await);
-    insta::assert_snapshot!(refusals.0, @"");
+    insta::assert_snapshot!(refusals.0, @r#"
+    id of 161 bytes -> InvalidArgument: invalid object_id of 161 bytes: expected 1 to 160 bytes of a-z 0-9 . _ : -
+    key of 161 bytes -> InvalidArgument: invalid key of 161 bytes: expected 1 to 160 bytes of a-z 0-9 . _ : -
+    empty id -> InvalidArgument: object_id required: expected 1 to 160 bytes of a-z 0-9 . _ : -
+    empty key -> InvalidArgument: key required: expected 1 to 160 bytes of a-z 0-9 . _ : -
+    space in an id -> InvalidArgument: invalid object_id "a b": ' ' is not allowed, expected 1 to 160 bytes of a-z 0-9 . _ : -
+    slash in a key -> InvalidArgument: invalid key "x/y": '/' is not allowed, expected 1 to 160 bytes of a-z 0-9 . _ : -
+    not ASCII -> InvalidArgument: invalid object_id "größe": 'ö' is not allowed, expected 1 to 160 bytes of a-z 0-9 . _ : -
+    NUL -> InvalidArgument: invalid object_id "a\0b": '\0' is not allowed, expected 1 to 160 bytes of a-z 0-9 . _ : -
+    bad key in a batch -> InvalidArgument: invalid key "not good": ' ' is not allowed, expected 1 to 160 bytes of a-z 0-9 . _ : -
+    bad key in a set -> InvalidArgument: invalid key "no good": ' ' is not allowed, expected 1 to 160 bytes of a-z 0-9 . _ : -
+    bad key in a merge -> InvalidArgument: invalid key "no good": ' ' is not allowed, expected 1 to 160 bytes of a-z 0-9 . _ : -
+    bad prefix -> InvalidArgument: invalid prefix "A b": ' ' is not allowed, expected 1 to 160 bytes of a-z 0-9 . _ : -
+    "#);
     assert_eq!(
         node.objects("things", 0).get("a").await.expect_err("nothing was written").code(),
         Code::NotFound
@@ -145,7 +158,20 @@ async fn places_that_cannot_be_are_refused_and_places_that_are_not_are_not_found
     refusals.note("verify of an unknown class", admin.verify(verify).await);
     let dump = DumpLogRequest { cls_id: "things".into(), partition_id: 9, ..Default::default() };
     refusals.note("dump of partition 9", admin.dump_log(dump).await);
-    insta::assert_snapshot!(refusals.0, @"");
+    insta::assert_snapshot!(refusals.0, @r#"
+    negative partition -> InvalidArgument: invalid partition_id -1: expected 0 to 65535
+    lowest partition -> InvalidArgument: invalid partition_id -2147483648: expected 0 to 65535
+    partition 65,536 -> InvalidArgument: invalid partition_id 65536: expected 0 to 65535
+    largest partition -> InvalidArgument: invalid partition_id 4294967295: expected 0 to 65535
+    partition 2 of 2 -> NotFound: collection "things" has 2 partitions, 0 to 1: there is no partition 2
+    unknown class -> NotFound: there is no collection "nothing"
+    no class -> NotFound: there is no collection ""
+    write to an unknown class -> NotFound: there is no collection "nothing"
+    watch of an unknown class -> NotFound: there is no collection "nothing"
+    watch of partition 7 -> NotFound: collection "things" has 2 partitions, 0 to 1: there is no partition 7
+    verify of an unknown class -> NotFound: there is no collection "nothing"
+    dump of partition 9 -> NotFound: collection "things" has 2 partitions, 0 to 1: there is no partition 9
+    "#);
     Ok(())
 }
 
@@ -197,7 +223,19 @@ async fn requests_that_say_too_little_or_contradict_themselves_are_refused() -> 
     refusals.note("cursor with a bad name", streams.move_cursor(cursor.clone()).await);
     let ahead = MoveCursorRequest { name: "me".into(), offset: 1_000_000, ..cursor };
     refusals.note("cursor beyond the head", streams.move_cursor(ahead).await);
-    insta::assert_snapshot!(refusals.0, @"");
+    insta::assert_snapshot!(refusals.0, @r#"
+    set without an object -> InvalidArgument: object required: expected an ObjData, which may be empty
+    merge without an object -> InvalidArgument: object required: expected an ObjData, which may be empty
+    write without a value -> InvalidArgument: value required: expected a ValData
+    value of an unknown type -> InvalidArgument: value of type 9: expected 0 (BYTE) or 1 (CRDT_MAP)
+    a key both put and deleted -> InvalidArgument: key "k" is both put and deleted: expected each key in one of values and delete_keys
+    a key put twice -> InvalidArgument: key "k" is given twice: keys are lowered, so expected keys that differ in more than case
+    get at no place -> InvalidArgument: at required: expected offset or time_ms
+    get at an offset to come -> OutOfRange: offset 18446744073709551615 is not applied yet: the view is at 3
+    history of nothing -> InvalidArgument: object_id required: expected 1 to 160 bytes of a-z 0-9 . _ : -
+    cursor with a bad name -> InvalidArgument: invalid cursor name "no name": ' ' is not allowed, expected 1 to 160 bytes of a-z 0-9 . _ : -
+    cursor beyond the head -> InvalidArgument: offset 1000000 is beyond the head 3: expected an offset that has been seen
+    "#);
     Ok(())
 }
 
@@ -249,7 +287,25 @@ async fn garbage_is_no_cursor_and_no_metadata() -> Story {
             _ => refusals.note(name, data.set_value(request).await),
         }
     }
-    insta::assert_snapshot!(refusals.0, @"");
+    insta::assert_snapshot!(refusals.0, @r#"
+    cursor of 0 bytes, objects -> Unavailable: partition things/0 is starting: try again in a moment
+    cursor of 0 bytes, values -> Unavailable: partition things/0 is starting: try again in a moment
+    cursor of 0 bytes, watch -> Unavailable: partition things/0 is starting: try again in a moment
+    cursor of 1 bytes, objects -> Unavailable: partition things/0 is starting: try again in a moment
+    cursor of 1 bytes, values -> Unavailable: partition things/0 is starting: try again in a moment
+    cursor of 1 bytes, watch -> Unavailable: partition things/0 is starting: try again in a moment
+    cursor of 23 bytes, objects -> Unavailable: partition things/0 is starting: try again in a moment
+    cursor of 23 bytes, values -> Unavailable: partition things/0 is starting: try again in a moment
+    cursor of 23 bytes, watch -> Unavailable: partition things/0 is starting: try again in a moment
+    cursor of 4096 bytes, objects -> Unavailable: partition things/0 is starting: try again in a moment
+    cursor of 4096 bytes, values -> Unavailable: partition things/0 is starting: try again in a moment
+    cursor of 4096 bytes, watch -> Unavailable: partition things/0 is starting: try again in a moment
+    one offset for two partitions -> Unavailable: partition things/0 is starting: try again in a moment
+    odgm-request-id -> InvalidArgument: odgm-request-id "two words": expected 1 to 256 printable ASCII characters without spaces
+    odgm-depth -> InvalidArgument: odgm-depth "deep": expected a decimal number
+    odgm-cause -> InvalidArgument: odgm-cause "because": expected group/origin/offset, three decimal numbers
+    odgm-consistency -> InvalidArgument: odgm-consistency "perhaps": expected linearizable, lease or local
+    "#);
     Ok(())
 }
 
@@ -271,7 +327,10 @@ async fn oversized_requests_are_refused_and_the_connection_goes_on() -> Story {
         ..Default::default()
     };
     refusals.note("101 entries where 100 are allowed", data.batch_set_values(many).await);
-    insta::assert_snapshot!(refusals.0, @"");
+    insta::assert_snapshot!(refusals.0, @r"
+    65 KiB where 64 are allowed -> OutOfRange: Error, decoded message length too large: found 66582 bytes, the limit is: 65536 bytes
+    101 entries where 100 are allowed -> InvalidArgument: 101 entries in one request: expected at most 100
+    ");
     data.set_value(SetKeyRequest { value: Some(text(&"x".repeat(60 << 10))), ..write("a", "k") }).await?;
     Ok(())
 }

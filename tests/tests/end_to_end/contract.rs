@@ -109,7 +109,14 @@ async fn one_operation_is_one_record_and_one_event() -> Story {
 
     let mut events = things.watch_until_current(From::Earliest(Earliest {})).await?;
     events.iter_mut().for_each(|event| event.offset -= start);
-    insta::assert_snapshot!(lines(&events), @"");
+    insta::assert_snapshot!(lines(&events), @r"
+    0 created a v1: +x=1 +y=1 +z=1
+    1 updated a v2: +w=2 -x ~y=2 -z
+    2 updated a v3: +v=3 -w ~y=3
+    3 created b v1: +k=v
+    5 deleted a v4: -v -y
+    7 created c v1:
+    ");
     Ok(())
 }
 

@@ -8,8 +8,7 @@ use odgm_proto::odgm::v1::subscribe_request::From;
 use odgm_proto::odgm::v1::write_request::Operation;
 use odgm_proto::odgm::v1::write_response::Result as Outcome;
 use odgm_proto::odgm::v1::{Earliest, Event, VerifyRequest, WriteRequest};
-use odgm_proto::oprc::SetKeyRequest;
-use odgm_tests::harness::{Home, Node, Objects, text};
+use odgm_tests::harness::{Home, Node, Objects};
 use odgm_tests::random::Random;
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, watch};
@@ -115,15 +114,7 @@ async fn stream(things: &Objects, partition: u32, name: &str, ledger: &Shared) -
         things.connection.writes.clone().write(ReceiverStream::new(outgoing)).await?.into_inner();
     let value = |number: u64| format!("{name}.{number}");
     let request = |number: u64| {
-        let named = things.object(&object_of(number));
-        let put = SetKeyRequest {
-            cls_id: named.cls_id,
-            partition_id: i32::try_from(partition).unwrap_or(-1),
-            object_id_str: named.object_id_str,
-            key_str: Some("k".into()),
-            value: Some(text(&value(number))),
-            ..SetKeyRequest::default()
-        };
+        let put = things.put(&object_of(number), "k", &value(number));
         WriteRequest { sequence: number, operation: Some(Operation::SetValue(put)), request_id: None }
     };
     for number in 0.. {

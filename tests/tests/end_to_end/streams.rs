@@ -33,7 +33,10 @@ async fn a_live_subscriber_sees_only_what_comes_after_it() -> Story {
     things.delete("a").await?;
     let mut events = feed.take(2).await?;
     events.iter_mut().for_each(|event| event.offset -= before);
-    insta::assert_snapshot!(lines(&events), @"");
+    insta::assert_snapshot!(lines(&events), @r"
+    1 updated a v2: ~k=after
+    2 deleted a v3: -k
+    ");
     Ok(())
 }
 
@@ -94,7 +97,13 @@ async fn filters_choose_events_and_keys_and_progress_goes_on_without_a_match() -
         Ok(lines(&events))
     };
     let users = Filter { object_prefix: "user:".into(), ..Filter::default() };
-    insta::assert_snapshot!(matching(users.clone()).await?, @"");
+    insta::assert_snapshot!(matching(users.clone()).await?, @r"
+    0 created user:1 v1: +mail=a@b.c +name=A
+    2 updated user:1 v2: -mail ~name=B +phone=1
+    3 updated user:1 v3: ~phone=2
+    4 deleted user:1 v4: -name -phone
+    5 created user:2 v1: +name=C
+    ");
     let mail = Filter { keys: vec!["mail".into()], ..Filter::default() };
     insta::assert_snapshot!(matching(mail).await?, @"");
     let ends = Filter { kinds: vec![EventKind::Created.into(), EventKind::Deleted.into()], ..users };
@@ -170,10 +179,8 @@ async fn a_subscriber_that_does_not_read_holds_nothing_back_and_misses_nothing()
 
     // Far more than any window or buffer on the way takes in.
     let value = "x".repeat(4 << 10);
-    let mut last = 0;
-    for number in 0..WRITES {
-        last = things.set_value(&format!("thing-{}", number % 10), "k", &value).await?.offset;
-    }
+    let writes = (0..WRITES).map(|number| (format!("thing-{}", number % 10), "k", value.clone()));
+    let last = things.set_values(writes.collect()).await?.offset;
     assert!(slow.progress < last);
     let events = slow.take(WRITES as usize).await?;
     assert_eq!(events.last().map(|event| event.offset), Some(last));
@@ -221,9 +228,8 @@ async fn below_the_retention_a_stream_ends_and_says_where_to_go_on() -> Story {
     let node = home.start().await?;
     let short = node.objects("short", 0);
     let value = "x".repeat(1 << 10);
-    for number in 0..600 {
-        short.set_value(&format!("thing-{}", number % 20), "k", &value).await?;
-    }
+    let writes = (0..600).map(|number| (format!("thing-{}", number % 20), "k", value.clone()));
+    short.set_values(writes.collect()).await?;
     let mut admin = node.connection().admin;
     let first = loop {
         let request = ListPartitionsRequest { cls_id: "short".into() };

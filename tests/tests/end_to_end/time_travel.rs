@@ -21,7 +21,13 @@ async fn history_tells_what_happened_to_one_object() -> Story {
 
     let mut events = things.history("a").await?;
     events.iter_mut().for_each(|event| event.offset -= start);
-    insta::assert_snapshot!(lines(&events), @"");
+    insta::assert_snapshot!(lines(&events), @r"
+    0 created a v1: +x=1 +y=1
+    2 updated a v2: ~x=2
+    3 updated a v3: -y +z=3
+    5 deleted a v4: -x -z
+    6 created a v5: +x=again
+    ");
     assert_eq!(things.history("nobody").await?, []);
     Ok(())
 }

@@ -3,7 +3,7 @@
 use odgm_proto::odgm::v1::write_request::Operation;
 use odgm_proto::odgm::v1::write_response::Result as Outcome;
 use odgm_proto::odgm::v1::{WriteRequest, WriteResponse};
-use odgm_proto::oprc::{BatchSetValuesRequest, SetKeyRequest};
+use odgm_proto::oprc::BatchSetValuesRequest;
 use odgm_tests::harness::{Home, Objects, fields, text};
 use tokio_stream::StreamExt as _;
 use tonic::Code;
@@ -11,15 +11,7 @@ use tonic::Code;
 use crate::Story;
 
 fn put(things: &Objects, object: &str, value: &str) -> Operation {
-    let named = things.object(object);
-    Operation::SetValue(SetKeyRequest {
-        cls_id: named.cls_id,
-        partition_id: i32::try_from(named.partition_id).unwrap_or(-1),
-        object_id_str: named.object_id_str,
-        key_str: Some("k".into()),
-        value: Some(text(value)),
-        ..SetKeyRequest::default()
-    })
+    Operation::SetValue(things.put(object, "k", value))
 }
 
 fn numbered(operations: impl IntoIterator<Item = Operation>) -> Vec<WriteRequest> {
@@ -66,7 +58,15 @@ async fn every_operation_goes_down_a_stream_and_is_acknowledged_in_order() -> St
             other => format!("{}: {other:?}", response.sequence),
         })
         .collect();
-    insta::assert_snapshot!(told.join("\n"), @"");
+    insta::assert_snapshot!(told.join("\n"), @r"
+    100: +0 v1 true
+    101: +1 v2 true
+    102: +2 v3 true
+    103: +3 v4 true
+    104: +4 v4 false
+    105: +5 v5 true
+    106: +6 v0 false
+    ");
     assert_eq!(things.get("a").await?, fields(&[("k", "3"), ("z", "2")]));
     Ok(())
 }
@@ -108,7 +108,15 @@ async fn a_refused_write_leaves_the_stream_open_and_the_order_as_it_is() -> Stor
             None => format!("{}: nothing", response.sequence),
         })
         .collect();
-    insta::assert_snapshot!(told.join("\n"), @"");
+    insta::assert_snapshot!(told.join("\n"), @r#"
+    100: v1
+    101: InvalidArgument, not applied: true: invalid object_id "not an id": ' ' is not allowed, expected 1 to 160 bytes of a-z 0-9 . _ : -
+    102: Aborted, not applied: true: version mismatch: expected 7, got 1
+    103: NotFound, not applied: true: there is no collection "nothing"
+    104: v2
+    105: InvalidArgument, not applied: true: operation required: expected set, merge, delete, set_value, delete_value or batch_set_values
+    106: InvalidArgument, not applied: true: odgm-request-id "two words": expected 1 to 256 printable ASCII characters without spaces
+    "#);
     assert_eq!(things.value("a", "k").await?.as_deref(), Some("4"));
     Ok(())
 }

@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use odgm_log::{Offset, Record};
@@ -37,6 +37,7 @@ pub(super) fn log(shared: &Arc<Shared>, request: &VerifyRequest) -> Result<Progr
 /// Replays the log into a fresh view and compares the two.
 pub(super) fn view(shared: &Arc<Shared>, request: &VerifyRequest) -> Result<Progress, Status> {
     run(shared, request, |shared, partition, progress| {
+        let _alone = shared.checking.lock().unwrap_or_else(PoisonError::into_inner);
         let dir = shared.manager.data_dir().view(partition.group()).with_extension("check");
         let compared = compare(shared, partition, &dir, progress);
         match std::fs::remove_dir_all(&dir) {
@@ -61,18 +62,19 @@ fn run(
     let (sender, responses) = mpsc::channel(RESPONSES);
     let shared = Arc::clone(shared);
     tokio::spawn(async move {
-        // One at a time: each keeps a core and the disk busy.
+        // A few at a time: each keeps a core and the disk busy.
         let Ok(_permit) = shared.heavy().await else { return };
         for partition in partitions {
+            if sender.is_closed() {
+                return;
+            }
             let (shared, sender_here) = (Arc::clone(&shared), sender.clone());
             let checked = blocking(move || {
                 let checked = check(&shared, &partition, &mut reporter(&partition, &sender_here));
                 Ok(result(&partition, checked))
             });
-            // An error says that the client has gone.
-            if sender.send(checked.await).await.is_err() {
-                return;
-            }
+            // An error says that the client has gone; it is noticed before the next partition.
+            drop(sender.send(checked.await).await);
         }
     });
     Ok(ReceiverStream::new(responses))

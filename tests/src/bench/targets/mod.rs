@@ -7,9 +7,14 @@ pub(super) mod write_stream;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::Serialize;
+use tokio::time::timeout;
 use tonic::transport::{Channel, Endpoint};
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::health_client::HealthClient;
 
 use super::load::{Load, Operation, Samples, Timing, closed_loop, closed_pipelines};
 use super::servers::{Server, Target};
@@ -97,6 +102,21 @@ pub(super) async fn visit(
             Err(format!("{} has no write stream", server.target).into())
         }
     }
+}
+
+/// Waits until a node's health says that all of its partitions serve.
+pub(super) async fn until_serving(address: SocketAddr, patience: Duration) -> Result<()> {
+    let mut health = HealthClient::new(channel(address).await?);
+    let watched = async {
+        let mut changes = health.watch(HealthCheckRequest::default()).await?.into_inner();
+        while let Some(change) = changes.message().await? {
+            if change.status() == ServingStatus::Serving {
+                return Ok(());
+            }
+        }
+        Err("the node ended while it started".into())
+    };
+    timeout(patience, watched).await.map_err(|_| format!("the node was not ready within {patience:?}"))?
 }
 
 /// Writes every id once, so that reads find a value.

@@ -15,7 +15,7 @@ async fn a_directory_of_another_node_is_refused() -> Story {
     write(&node.objects("things", 0), 10).await?;
     node.stop()?;
     let home = home.with("ODGM_NODE_ID", "8");
-    insta::assert_snapshot!(refusal(&home)?, @"");
+    insta::assert_snapshot!(refusal(&home)?, @"odgm: data directory DATA belongs to node 7, not to node 8: correct ODGM_NODE_ID or ODGM_DATA_DIR");
     let home = home.with("ODGM_NODE_ID", "7");
     assert_eq!(home.start().await?.objects("things", 0).value("thing-9", "k").await?.as_deref(), Some("9"));
     Ok(())
@@ -29,7 +29,7 @@ async fn a_directory_of_another_format_is_refused() -> Story {
     let mut node: Value = serde_json::from_slice(&fs::read(&file)?)?;
     node["format"] = 999.into();
     fs::write(&file, node.to_string())?;
-    insta::assert_snapshot!(refusal(&home)?, @"");
+    insta::assert_snapshot!(refusal(&home)?, @"odgm: data directory DATA has format 999; this build reads format 1: use the build that wrote it");
     Ok(())
 }
 
@@ -40,7 +40,7 @@ async fn a_directory_whose_node_file_is_damaged_is_refused() -> Story {
     let file = home.data().join("node.json");
     let text = fs::read(&file)?;
     fs::write(&file, &text[..text.len() / 2])?;
-    insta::assert_snapshot!(refusal(&home)?, @"");
+    insta::assert_snapshot!(refusal(&home)?, @"odgm: DATA/node.json is damaged: EOF while parsing an object at line 3 column 27");
     Ok(())
 }
 
@@ -49,7 +49,7 @@ async fn a_folder_of_other_files_is_refused() -> Story {
     let home = Home::new()?;
     fs::create_dir(home.data())?;
     fs::write(home.data().join("thesis.txt"), "two years of work")?;
-    insta::assert_snapshot!(refusal(&home)?, @"");
+    insta::assert_snapshot!(refusal(&home)?, @"odgm: DATA is not empty and not a data directory: choose an empty or new folder");
     Ok(())
 }
 
@@ -61,7 +61,7 @@ async fn a_directory_in_use_is_refused_and_offline_commands_name_the_online_form
 
     let second = home.refused()?;
     let error = second.output.lines().rfind(|line| line.starts_with("odgm: ")).unwrap_or_default();
-    insta::assert_snapshot!(error.replace(&home.data().display().to_string(), "DATA"), @"");
+    insta::assert_snapshot!(error.replace(&home.data().display().to_string(), "DATA"), @"odgm: data directory DATA is in use by another process: stop it, or choose another ODGM_DATA_DIR");
 
     let mut told = Vec::new();
     for command in [

@@ -9,11 +9,8 @@ use odgm_tests::harness::{Acknowledged, Home, Objects};
 
 /// Writes so many values and returns the last acknowledgement.
 async fn write(things: &Objects, count: usize) -> Result<Acknowledged> {
-    let mut last = None;
-    for number in 0..count {
-        last = Some(things.set_value(&format!("thing-{}", number % 50), "k", &number.to_string()).await?);
-    }
-    last.ok_or_else(|| "nothing was written".into())
+    let writes = (0..count).map(|number| (format!("thing-{}", number % 50), "k", number.to_string()));
+    Ok(things.set_values(writes.collect()).await?)
 }
 
 /// Starts a node that has to refuse, and returns why. The data directory is the same afterwards.

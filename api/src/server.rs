@@ -45,6 +45,8 @@ pub(crate) async fn run(listener: TcpListener, shared: Arc<Shared>, reflection: 
     let stop = shared.stop.clone();
     let max_bytes = shared.limits.request_bytes;
     let (reporter, health) = tonic_health::server::health_reporter();
+    // The library begins with "serving"; nobody may read that before the partitions have been asked.
+    report(&reporter, ServingStatus::NotServing).await;
     let watcher = tokio::spawn(report_health(reporter, shared.manager.readiness(), stop.clone()));
     let reflection = reflection.then(reflection_services);
     let (reflection_v1, reflection_v1alpha) = reflection.unzip();

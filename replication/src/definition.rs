@@ -302,6 +302,14 @@ mod tests {
             refusal(wire("c", &[("set_mode", "merge")])),
             refusal(wire("c", &[("retenton", "7d")])),
         ];
-        insta::assert_snapshot!(refusals.join("\n"), @"");
+        insta::assert_snapshot!(refusals.join("\n"), @r#"
+        shard_type: this build does not replicate yet, so not by raft; expected basic, none or single
+        partition_count: 70000 partitions; expected 1 to 65536
+        replica_count: 3 replicas of a single collection; it keeps 1: leave it 0 or 1
+        name: "no/slash"; expected 1 to 128 of A-Z a-z 0-9 . _ -
+        options.storage: "fjall"; expected rocksdb or memory
+        options.set_mode: "merge"; expected replace or upsert
+        options.retenton: no such option; expected one of batch_size, consistency, enable_metrics, invoke_only_primary, mst_gc_grace, mst_sync_interval, offload_max_pool_size, pool_max_idle_lifetime, pool_max_lifetime, raft_init_leader_only, raft_net_leader_only, retention, set_mode, storage, timeout_ms
+        "#);
     }
 }

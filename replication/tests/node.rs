@@ -169,7 +169,7 @@ async fn collections_come_and_go_and_the_bootstrapped_do_not_come_back() {
         assert!(!manager.log().groups().contains(group), "its logs are removed");
     }
     manager.shutdown().await;
-    drop(manager);
+    drop((reader, manager));
 
     let manager = start(dir.path()).await;
     manager.bootstrap(vec![definition("a", 2, &[]), definition("b", 3, &[])]).await.expect("nothing to do");
@@ -252,7 +252,7 @@ async fn a_retention_trims_behind_a_snapshot_and_says_so() {
     assert!(matches!(below, Err(StreamError::BelowFloor { first: f, .. }) if f == partition.bounds().first));
     assert_eq!(partition.records().first(), first);
     manager.shutdown().await;
-    drop(manager);
+    drop((partition, manager));
 
     let manager = start(dir.path()).await;
     let partition = manager.partition("c", 0).expect("in service");

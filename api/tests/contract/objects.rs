@@ -287,5 +287,12 @@ async fn a_node_says_what_it_holds_and_can_do() {
     ]
     "#);
     let capabilities = client.capabilities(CapabilitiesRequest {}).await.expect("capabilities").into_inner();
-    insta::assert_debug_snapshot!(capabilities, @"");
+    insta::assert_debug_snapshot!(capabilities, @"
+    CapabilitiesResponse {
+        string_ids: true,
+        string_entry_keys: true,
+        granular_entry_storage: true,
+        event_pipeline_v2: false,
+    }
+    ");
 }

@@ -66,20 +66,21 @@ impl RecordSource for Source<'_> {
 
 /// A view in directories that go away with it.
 pub(crate) struct Fixture {
-    home: TempDir,
-    pub(crate) options: ViewOptions,
     /// `None` only while it is opened again.
     view: Option<View>,
+    pub(crate) options: ViewOptions,
+    // Dropped last: RocksDB would wait for a directory that is gone.
+    home: TempDir,
 }
 
 impl Fixture {
     pub(crate) fn new(engine: Engine) -> Self {
-        let home = quick_dir();
+        let home = TempDir::new().unwrap();
         let resources = Resources::new(Budget { block_cache_bytes: 4 << 20, write_buffer_bytes: 4 << 20 });
         let (dir, snapshots) = (home.path().join("view"), home.path().join("snapshots"));
         let options = ViewOptions { group: GROUP, engine, dir, snapshots, resources };
         let view = Some(View::open(&options).unwrap());
-        Self { home, options, view }
+        Self { view, options, home }
     }
 
     pub(crate) fn view(&self) -> &View {
@@ -106,12 +107,6 @@ impl Fixture {
     pub(crate) fn follow(&self, log: &Log) -> Vec<Applied> {
         self.view().apply(&log.committed(self.view().header().applied.next(), log.last())).unwrap()
     }
-}
-
-/// In memory where the system has such a place: nothing here is about surviving a crash, and waiting for the disk
-/// would be most of the tests' time.
-fn quick_dir() -> TempDir {
-    TempDir::new_in("/dev/shm").or_else(|_| TempDir::new()).unwrap()
 }
 
 /// A view and its log growing together.

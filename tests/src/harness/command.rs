@@ -36,13 +36,13 @@ impl Ran {
         Err(format!("{}\n{}{}", self.status, self.stdout, self.stderr).into())
     }
 
-    /// The exit code and what it complained about, if it did not go well.
+    /// The exit code and all that it printed, complaints last, if it did not go well.
     ///
     /// # Errors
     /// When the exit code was 0, or there was none.
     pub fn failure(self) -> Result<(i32, String)> {
         match self.status.code() {
-            Some(code) if code != 0 => Ok((code, self.stderr)),
+            Some(code) if code != 0 => Ok((code, self.stdout + &self.stderr)),
             _ => {
                 Err(format!("expected a failure, but it ended with {}:\n{}", self.status, self.stdout).into())
             }

@@ -288,19 +288,19 @@ async fn garbage_is_no_cursor_and_no_metadata() -> Story {
         }
     }
     insta::assert_snapshot!(refusals.0, @r#"
-    cursor of 0 bytes, objects -> Unavailable: partition things/0 is starting: try again in a moment
-    cursor of 0 bytes, values -> Unavailable: partition things/0 is starting: try again in a moment
-    cursor of 0 bytes, watch -> Unavailable: partition things/0 is starting: try again in a moment
-    cursor of 1 bytes, objects -> Unavailable: partition things/0 is starting: try again in a moment
-    cursor of 1 bytes, values -> Unavailable: partition things/0 is starting: try again in a moment
-    cursor of 1 bytes, watch -> Unavailable: partition things/0 is starting: try again in a moment
-    cursor of 23 bytes, objects -> Unavailable: partition things/0 is starting: try again in a moment
-    cursor of 23 bytes, values -> Unavailable: partition things/0 is starting: try again in a moment
-    cursor of 23 bytes, watch -> Unavailable: partition things/0 is starting: try again in a moment
-    cursor of 4096 bytes, objects -> Unavailable: partition things/0 is starting: try again in a moment
-    cursor of 4096 bytes, values -> Unavailable: partition things/0 is starting: try again in a moment
-    cursor of 4096 bytes, watch -> Unavailable: partition things/0 is starting: try again in a moment
-    one offset for two partitions -> Unavailable: partition things/0 is starting: try again in a moment
+    cursor of 0 bytes, objects -> InvalidArgument: invalid cursor: expected next_cursor of a page of the same class, partition, object and prefix
+    cursor of 0 bytes, values -> InvalidArgument: invalid cursor: expected next_cursor of a page of the same class, partition, object and prefix
+    cursor of 0 bytes, watch -> InvalidArgument: invalid cursor: expected a cursor as received in a SubscribeResponse
+    cursor of 1 bytes, objects -> InvalidArgument: invalid cursor: expected next_cursor of a page of the same class, partition, object and prefix
+    cursor of 1 bytes, values -> InvalidArgument: invalid cursor: expected next_cursor of a page of the same class, partition, object and prefix
+    cursor of 1 bytes, watch -> InvalidArgument: invalid cursor: expected a cursor as received in a SubscribeResponse
+    cursor of 23 bytes, objects -> InvalidArgument: invalid cursor: expected next_cursor of a page of the same class, partition, object and prefix
+    cursor of 23 bytes, values -> InvalidArgument: invalid cursor: expected next_cursor of a page of the same class, partition, object and prefix
+    cursor of 23 bytes, watch -> InvalidArgument: invalid cursor: expected a cursor as received in a SubscribeResponse
+    cursor of 4096 bytes, objects -> InvalidArgument: invalid cursor: expected next_cursor of a page of the same class, partition, object and prefix
+    cursor of 4096 bytes, values -> InvalidArgument: invalid cursor: expected next_cursor of a page of the same class, partition, object and prefix
+    cursor of 4096 bytes, watch -> InvalidArgument: invalid cursor: expected a cursor as received in a SubscribeResponse
+    one offset for two partitions -> InvalidArgument: an offset is a place in one partition, and 2 are asked for: expected a single partition, or earliest, latest, time_ms, cursors or named_cursor
     odgm-request-id -> InvalidArgument: odgm-request-id "two words": expected 1 to 256 printable ASCII characters without spaces
     odgm-depth -> InvalidArgument: odgm-depth "deep": expected a decimal number
     odgm-cause -> InvalidArgument: odgm-cause "because": expected group/origin/offset, three decimal numbers

@@ -86,7 +86,6 @@ async fn what_cannot_be_created_is_refused_with_the_reason() -> Story {
         ("taken", definition("taken", 1)),
         ("no name", definition("", 1)),
         ("bad name", definition("no good", 1)),
-        ("no partitions", definition("new", 0)),
         ("negative partitions", definition("new", -1)),
         ("too many partitions", definition("new", 65_537)),
         ("raft", oprc::CreateCollectionRequest { shard_type: "raft".into(), ..definition("new", 1) }),

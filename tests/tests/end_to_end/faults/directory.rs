@@ -74,7 +74,12 @@ async fn a_directory_in_use_is_refused_and_offline_commands_name_the_online_form
         told.push(format!("{} -> {code}: {}", command.join(" "), error.trim_end()));
     }
     let told = told.join("\n").replace(&home.data().display().to_string(), "DATA");
-    insta::assert_snapshot!(told, @"");
+    insta::assert_snapshot!(told, @"
+    log verify -> 4: odgm: a node is running on DATA: stop it first, or ask the node itself with `odgm partition verify`
+    log dump things/0 -> 4: odgm: a node is running on DATA: stop it first, or ask the node itself with `odgm partition log`
+    view rebuild things -> 4: odgm: a node is running on DATA: stop it first, or ask the node itself with `odgm partition verify-view`
+    view dump things/0 -> 4: odgm: a node is running on DATA: stop it first, or ask the node itself with `odgm partition dump`
+    ");
     assert_eq!(node.objects("things", 0).value("thing-9", "k").await?.as_deref(), Some("9"));
     Ok(())
 }

@@ -1,6 +1,7 @@
 //! gRPC services, configuration, the node, and the odgm binary.
 
 pub mod config;
+mod connection;
 mod convert;
 mod cursor;
 pub mod identity;

@@ -55,9 +55,6 @@ pub enum NodeError {
     /// The system does not let the process wait for signals.
     #[error("waiting for signals: {0}")]
     Signals(std::io::Error),
-    /// The server ended.
-    #[error("the server failed: {0}")]
-    Server(#[from] tonic::transport::Error),
     /// The disk failed. What was acknowledged is safe; what was under way is unknown.
     #[error("the log can no longer be made durable, so the node stops: {0}")]
     Disk(SyncError),
@@ -159,7 +156,7 @@ impl Node {
 /// Waits for the end, and brings it about in order: no new requests, no requests under way, no data in memory.
 async fn run(
     manager: Arc<Manager>,
-    mut server: JoinHandle<Result<(), tonic::transport::Error>>,
+    mut server: JoinHandle<()>,
     stop: CancellationToken,
     grace: Duration,
 ) -> Result<(), NodeError> {
@@ -169,7 +166,7 @@ async fn run(
         failed = failure.wait_for(Option::is_some) => {
             failed.ok().and_then(|error| error.clone()).map_or(Ok(()), |error| Err(NodeError::Disk(error)))
         }
-        served = &mut server => served.map_err(NodeError::Task).and_then(|served| Ok(served?)),
+        served = &mut server => served.map_err(NodeError::Task),
     };
     if let Err(error) = &outcome {
         tracing::error!(%error, "stopping");
@@ -177,9 +174,7 @@ async fn run(
     stop.cancel();
     if !server.is_finished() {
         match tokio::time::timeout(grace, &mut server).await {
-            Ok(served) => {
-                outcome = outcome.and(served.map_err(NodeError::Task).and_then(|served| Ok(served?)));
-            }
+            Ok(served) => outcome = outcome.and(served.map_err(NodeError::Task)),
             Err(_) => {
                 tracing::warn!(?grace, "requests were still under way when the time to stop was over");
                 server.abort();

@@ -1,9 +1,12 @@
 //! What travels beside a request: idempotency, depth, cause, trace, consistency.
 
+use std::time::Duration;
+
 use odgm_log::body::{Cause, Parent};
 use odgm_log::{GroupId, NodeId, Offset};
 use odgm_proto::metadata::{CAUSE, CONSISTENCY, DEPTH, REQUEST_ID, TRACEPARENT, consistency};
 use tonic::Status;
+use tonic::codegen::http::HeaderMap;
 use tonic::metadata::MetadataMap;
 
 /// The longest request id, in bytes.
@@ -45,6 +48,24 @@ pub(crate) fn request_id(text: &str) -> Result<String, Status> {
         return Ok(text.to_owned());
     }
     Err(invalid(REQUEST_ID, text, "1 to 256 printable ASCII characters without spaces"))
+}
+
+/// How long the client waits for its answer, from the header `grpc-timeout` (at most eight digits and a unit, as the
+/// gRPC protocol has it). What is malformed is no timeout: the client's own still holds.
+pub(crate) fn timeout(headers: &HeaderMap) -> Option<Duration> {
+    let text = headers.get("grpc-timeout")?.to_str().ok()?;
+    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    let well_formed = (1..=8).contains(&digits.len()) && digits.bytes().all(|byte| byte.is_ascii_digit());
+    let amount: u64 = digits.parse().ok().filter(|_| well_formed)?;
+    Some(match unit {
+        "H" => Duration::from_secs(amount * 3_600),
+        "M" => Duration::from_secs(amount * 60),
+        "S" => Duration::from_secs(amount),
+        "m" => Duration::from_millis(amount),
+        "u" => Duration::from_micros(amount),
+        "n" => Duration::from_nanos(amount),
+        _ => return None,
+    })
 }
 
 fn depth(text: &str) -> Result<u32, Status> {
@@ -116,6 +137,21 @@ mod tests {
         };
         assert_eq!(cause(&metadata).expect("well formed"), expected);
         assert_eq!(cause(&MetadataMap::new()).expect("nothing is needed"), Cause::default());
+    }
+
+    #[test]
+    fn a_timeout_is_read_as_grpc_writes_it() {
+        let timeout = |text: &'static str| {
+            timeout(&HeaderMap::from_iter([(
+                "grpc-timeout".parse().expect("a name"),
+                text.parse().expect("a value"),
+            )]))
+        };
+        assert_eq!(timeout("250m"), Some(Duration::from_millis(250)));
+        assert_eq!(timeout("99999999H"), Some(Duration::from_secs(99_999_999 * 3_600)));
+        for malformed in ["", "S", "10", "-1S", "999999999n", "10x"] {
+            assert_eq!(timeout(malformed), None, "{malformed:?}");
+        }
     }
 
     #[test]

@@ -35,7 +35,7 @@ pub(crate) fn not_applied(mut status: Status) -> Status {
 }
 
 /// A write that may or may not be in the log.
-fn unknown(mut status: Status) -> Status {
+pub(crate) fn unknown(mut status: Status) -> Status {
     status.metadata_mut().insert(OUTCOME, MetadataValue::from_static("unknown"));
     status
 }

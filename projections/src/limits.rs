@@ -1,9 +1,6 @@
 //! The bounds of this crate, in one place. Those that decide what apply does are part of its rules: a change is a
 //! new version of [`crate::SEMANTICS`].
 
-/// What a view keeps in memory of the objects it touched last, in bytes, about.
-pub(crate) const CACHE_BYTES: usize = 4 << 20;
-
 /// Rule: one `CollectTombstones` record forgets at most so many; another one goes on.
 pub const MAX_COLLECTED: usize = 1_000;
 
@@ -18,7 +15,7 @@ pub(crate) const REQUEST_BYTES: u64 = 96;
 pub(crate) const TIME_INDEX_RECORDS: u64 = 1_024;
 
 /// Records are read from the log and applied so many at a time when a view is rebuilt.
-pub(crate) const REBUILD_RECORDS: usize = 8_192;
+pub(crate) const REBUILD_RECORDS: usize = 16_384;
 
 /// So many of these batches wait, read and decoded, while one is applied.
 pub(crate) const REBUILD_BATCHES: usize = 2;

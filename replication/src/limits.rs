@@ -13,6 +13,9 @@ pub struct Limits {
     pub batch_bytes: usize,
     /// Partitions of all collections on this node.
     pub partitions: usize,
+    /// Deleted objects that a partition remembers; beyond them it forgets the oldest deletions, and raises the version
+    /// that new objects begin at above theirs.
+    pub tombstones: u64,
 }
 
 impl Default for Limits {
@@ -23,6 +26,7 @@ impl Default for Limits {
             batch_records: 1_024,
             batch_bytes: 8 << 20,
             partitions: 1_024,
+            tombstones: 100_000,
         }
     }
 }
@@ -32,6 +36,9 @@ pub(crate) const STREAM_RECORDS: usize = 512;
 
 /// Payload bytes that one batch of an event stream looks at.
 pub(crate) const STREAM_BYTES: usize = 1 << 20;
+
+/// Payload bytes that are read at once to bring a view up to its log.
+pub(crate) const REBUILD_BYTES: usize = 4 << 20;
 
 /// Snapshots that a partition with a retention keeps; the span between two is its share of what is kept.
 pub(crate) const RETENTION_SNAPSHOTS: u32 = 8;

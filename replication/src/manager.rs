@@ -223,6 +223,8 @@ impl Manager {
     pub async fn shutdown(&self) {
         self.stopping.cancel();
         let _unchanging = self.changing.lock().await;
+        // Those that are catching up hold their files until they have; those that wait for their turn give up.
+        self.ready().await;
         let mut partitions: Vec<_> = self
             .collections()
             .iter()
@@ -255,6 +257,10 @@ impl Manager {
             tokio::spawn(async move {
                 // Never closed: the permit only spaces the work out.
                 let _permit = manager.opening.acquire().await;
+                if manager.stopping.is_cancelled() {
+                    manager.settle(&collection, index, Err(ReplicaError::Stopping));
+                    return;
+                }
                 let opener = Arc::clone(&manager.opener);
                 let definition = collection.definition().clone();
                 let opened = blocking(move || opening::partition(&opener, &definition, index, group)).await;
@@ -266,7 +272,9 @@ impl Manager {
     fn settle(&self, collection: &Collection, index: usize, opened: Result<Arc<Partition>, ReplicaError>) {
         let name = &collection.definition().name;
         let opened = opened.map_err(|error| error.to_string());
-        if let Err(reason) = &opened {
+        if let Err(reason) = &opened
+            && !self.stopping.is_cancelled()
+        {
             tracing::error!(collection = %name, partition = index, reason, "the partition is out of service");
         }
         let failed = opened.is_err();

@@ -48,6 +48,9 @@ pub enum ReplicaError {
         /// The log's chain.
         log: Hash,
     },
+    /// The node stopped before it was the replica's turn to be opened.
+    #[error("the node is stopping")]
+    Stopping,
     /// The log cannot be read.
     #[error(transparent)]
     Log(#[from] odgm_log::store::ReadError),

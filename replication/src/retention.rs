@@ -1,4 +1,4 @@
-//! Keeping no more of the logs than their collections ask for.
+//! Keeping no more of the logs than their collections ask for, and no more deletions than a partition remembers.
 //!
 //! Trimming is itself a record, so that every replica trims at the same place. The trim point is always the offset
 //! of a kept snapshot, so that the state below it can be had. A round takes three steps, each safe to repeat: take
@@ -8,7 +8,7 @@
 use std::sync::Weak;
 use std::time::Duration;
 
-use odgm_log::body::Trimmed;
+use odgm_log::body::{CollectTombstones, Trimmed};
 use odgm_log::{Body, Cause, Offset, Payload, Timestamp};
 use odgm_projections::{Cursor, RecordSource};
 use tokio_util::sync::CancellationToken;
@@ -46,6 +46,9 @@ pub(crate) async fn run(manager: Weak<Manager>, interval: Duration, stopping: Ca
         for collection in manager.collections() {
             let retention = collection.definition().options.retention;
             for partition in collection.partitions().flatten() {
+                if let Err(error) = forget_deletions(&partition, manager.limits.tombstones).await {
+                    tracing::warn!(group = %partition.group(), %error, "old deletions are forgotten later");
+                }
                 if retention.keeps_all() && partition.view().header().floor <= Offset(1) {
                     continue;
                 }
@@ -67,6 +70,22 @@ pub(crate) async fn run(manager: Weak<Manager>, interval: Duration, stopping: Ca
             }
         }
     }
+}
+
+/// Forgets the oldest deletions beyond what a partition remembers.
+pub(crate) async fn forget_deletions(partition: &Partition, most: u64) -> Result<(), Error> {
+    let mut remembered = partition.view().header().tombstones;
+    while remembered > most {
+        let body = Body::CollectTombstones(CollectTombstones { through: partition.head() });
+        partition.propose(Payload { cause: Cause::default(), body }).await?;
+        // One record forgets a bounded number; what it did not forget, the next one will.
+        let left = partition.view().header().tombstones;
+        if left >= remembered {
+            break;
+        }
+        remembered = left;
+    }
+    Ok(())
 }
 
 /// Takes a snapshot if one is due, and says below which offset the log should be trimmed, if anywhere.

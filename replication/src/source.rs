@@ -5,7 +5,7 @@ use odgm_log::{GroupId, Offset, Record};
 use odgm_projections::{RecordSource, SourceError};
 use tokio::sync::watch;
 
-use crate::limits::STREAM_BYTES;
+use crate::limits::{REBUILD_BYTES, STREAM_BYTES};
 
 /// The records of a group up to an end.
 #[derive(Clone, Copy)]
@@ -62,7 +62,11 @@ impl RecordSource for Records<'_> {
     }
 
     fn read(&self, from: Offset, limit: usize) -> Result<Vec<Record>, SourceError> {
-        let limit = ReadLimit { records: limit, bytes: STREAM_BYTES };
+        let bytes = match self.end {
+            End::Visible(_) => STREAM_BYTES,
+            End::Fixed(_) => REBUILD_BYTES,
+        };
+        let limit = ReadLimit { records: limit, bytes };
         self.read_limited(from, limit).map_err(|error| match error {
             ReadError::BelowFloor { requested, first, .. } => {
                 SourceError::Missing { offset: requested, first, last: self.last() }

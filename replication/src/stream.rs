@@ -119,7 +119,11 @@ impl EventReader {
             }
         };
         if progress > head {
-            return Err(StreamError::Ahead { requested: progress, head });
+            let requested = match start {
+                StartPoint::Offset(offset) | StartPoint::After(offset) => offset,
+                _ => progress,
+            };
+            return Err(StreamError::Ahead { requested, head });
         }
         if progress.next() < first {
             return Err(below_floor(progress.next(), first));

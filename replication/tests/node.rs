@@ -311,3 +311,45 @@ async fn too_much_in_flight_is_refused_and_nothing_of_it_is_written() {
     let late = partition.propose(put("o", "k", "v")).await;
     assert!(matches!(late, Err(ProposeError::Stopped { .. })), "a closed partition says so: {late:?}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn old_deletions_are_forgotten_and_their_versions_never_come_back() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let mut options = Options::new(dir.path());
+    options.limits.tombstones = 2;
+    options.retention_interval = Duration::from_millis(10);
+    let manager = Manager::open(options).await.expect("the node starts");
+    let partition = collection(&manager, "c", &[]).await;
+    for n in 0..5 {
+        let object = format!("o{n}");
+        for value in 0..=n {
+            write(&partition, put(&object, "k", &value.to_string())).await;
+        }
+        let body = Body::Delete(Delete { object });
+        write(&partition, Payload { cause: Cause::default(), body }).await;
+    }
+    let mut visible = partition.visible();
+    while partition.view().header().tombstones > 2 {
+        visible.changed().await.expect("the partition is open");
+    }
+    let header = partition.view().header();
+    write(&partition, put("o0", "k", "again")).await;
+    let again = partition.view().object("o0").expect("readable").expect("created again");
+    assert!(again.version > 2, "the first o0 was deleted with version 2");
+    assert_eq!(again.version, header.version_floor + 1);
+    manager.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_stops_while_it_starts_lets_go_of_its_directory() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let manager = start(dir.path()).await;
+    manager.create_collection(definition("c", 64, &[])).await.expect("created");
+    manager.shutdown().await;
+    drop(manager);
+
+    let manager = Manager::open(Options::new(dir.path())).await.expect("the node starts");
+    manager.shutdown().await;
+    drop(manager);
+    start(dir.path()).await.shutdown().await;
+}

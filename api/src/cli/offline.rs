@@ -3,9 +3,12 @@
 use std::{
     io::{self, Write},
     path::PathBuf,
+    sync::{Mutex, PoisonError},
+    thread,
 };
 
 use clap::{Args, Subcommand};
+use indicatif::ProgressBar;
 use odgm_log::{
     GroupId, Offset,
     store::{LogStore, ReadLimit},
@@ -108,10 +111,7 @@ pub(crate) fn view(command: ViewCommand, context: &mut Context) -> Result<(), Er
         ViewCommand::Rebuild { address, directory } => {
             let node = directory.open("odgm partition verify-view")?;
             let partitions = partitions(&node, &address)?;
-            let rebuilt = partitions
-                .into_iter()
-                .map(|partition| rebuild(&node, &address.class, partition))
-                .collect::<Result<_, _>>()?;
+            let rebuilt = rebuild(&node, &address.class, &partitions)?;
             context.output.document(&Rebuilds { rebuilt })
         }
         ViewCommand::Dump { address, directory } => {
@@ -247,19 +247,52 @@ fn verify_log(log: &LogStore, name: String, group: GroupId) -> Proof {
     }
 }
 
-fn rebuild(node: &StoppedNode, class: &str, partition: u32) -> Result<Rebuilt, Error> {
-    let name = format!("{class}/{partition}");
-    let bar = progress::steps(0, "records");
-    bar.set_message(name.clone());
-    let header = node
-        .rebuild_view(class, partition, &mut |applied, last| {
-            bar.set_length(last.get());
-            bar.set_position(applied.get());
-        })
-        .map_err(refused)?;
+/// Makes the views of partitions again, as many at once as there are cores.
+fn rebuild(node: &StoppedNode, class: &str, partitions: &[u32]) -> Result<Vec<Rebuilt>, Error> {
+    let last = |partition: &u32| {
+        let (group, _) = node.partition(class, *partition).map_err(refused)?;
+        Ok(node.log().bounds(group).last.get())
+    };
+    let bar = progress::steps(partitions.iter().map(last).sum::<Result<_, Error>>()?, "records");
+    bar.set_message(class.to_owned());
+    let queue = Mutex::new(partitions.iter());
+    let work = || {
+        let mut rebuilt = Vec::new();
+        while let Some(partition) = {
+            let mut queue = queue.lock().unwrap_or_else(PoisonError::into_inner);
+            queue.next()
+        } {
+            rebuilt.push(rebuild_one(node, class, *partition, &bar)?);
+        }
+        Ok(rebuilt)
+    };
+    let threads = thread::available_parallelism().map_or(1, usize::from).min(partitions.len());
+    let mut rebuilt = thread::scope(|scope| {
+        let threads: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+        let died = |_| Err(Error::Failed("a rebuild ended by a panic".to_owned()));
+        threads.into_iter().map(|thread| thread.join().unwrap_or_else(died)).collect::<Result<Vec<_>, _>>()
+    })?
+    .concat();
     bar.finish_and_clear();
+    rebuilt.sort_by_key(|rebuilt| rebuilt.number);
+    Ok(rebuilt)
+}
+
+fn rebuild_one(
+    node: &StoppedNode,
+    class: &str,
+    partition: u32,
+    bar: &ProgressBar,
+) -> Result<Rebuilt, Error> {
+    let mut done = 0;
+    let mut progress = |applied: Offset, _: Offset| {
+        bar.inc(applied.get() - done);
+        done = applied.get();
+    };
+    let header = node.rebuild_view(class, partition, &mut progress).map_err(refused)?;
     Ok(Rebuilt {
-        partition: name,
+        number: partition,
+        partition: format!("{class}/{partition}"),
         applied_offset: header.applied.get(),
         objects: header.objects,
         entries: header.entries,
@@ -335,8 +368,10 @@ struct Rebuilds {
     rebuilt: Vec<Rebuilt>,
 }
 
-#[derive(Serialize)]
+#[derive(Clone, Serialize)]
 struct Rebuilt {
+    #[serde(skip)]
+    number: u32,
     partition: String,
     applied_offset: u64,
     objects: u64,

@@ -209,6 +209,10 @@ pub(super) const SETTINGS: &[Setting] = &[
         c.store.limits.partitions = parse::number(v, 1..=65_536)?;
         Ok(())
     }),
+    now("ODGM_MAX_TOMBSTONES", "100000", "deleted objects that a partition remembers", |c, v| {
+        c.store.limits.tombstones = parse::number(v, 0..=1_000_000_000)?;
+        Ok(())
+    }),
     // Rules of new partitions; kept in the partition's log from its creation on.
     now("ODGM_MAX_CRDT_BYTES", "1MiB", "new partitions: largest merged CRDT document", |c, v| {
         c.store.rules.max_crdt_bytes = parse::bytes(v, 1024..=32 * MIB)?;
@@ -267,6 +271,10 @@ pub(super) const SETTINGS: &[Setting] = &[
     }),
     now("ODGM_VIEW_BUFFER_BYTES", "64MiB", "write buffers of all views together", |c, v| {
         c.store.views.write_buffer_bytes = parse::bytes(v, MIB..=64 * GIB)?;
+        Ok(())
+    }),
+    now("ODGM_OBJECT_CACHE_BYTES", "32MiB", "what apply remembers of objects, all views together", |c, v| {
+        c.store.views.object_cache_bytes = parse::bytes(v, 0..=64 * GIB)?;
         Ok(())
     }),
     now("ODGM_VIEW_CACHE_BYTES", "128MiB", "block cache of all views together", |c, v| {

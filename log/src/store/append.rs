@@ -51,6 +51,7 @@ impl LogStore {
             let head = store.write(&group, &mut writer, before, records, bytes)?;
             store.cache.publish(&group, records, head);
             store.syncer.counters.count_append(records.len(), bytes);
+            store.syncer.space.count(bytes);
             mark = Some(Mark { epoch: group.epoch(), last: head.offset, group: group.clone() });
         }
         // Queued before the next writer's turn, so that callbacks keep the order of the records.

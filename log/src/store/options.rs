@@ -16,7 +16,8 @@ pub const MAX_NOTE_BYTES: usize = 1 << 20;
 pub struct Options {
     /// Records kept in memory after they are written, for those who read right behind the writers.
     pub tail_cache_bytes: usize,
-    /// Below this much free space in the file system, [`Space::is_low`](super::Space::is_low) says so.
+    /// Below this much free space in the file system, [`Space::is_low`](super::Space::is_low) says so. What waits in
+    /// memory has to fit into it as well: the log's write buffers, and those of the views on the same disk.
     pub free_space_reserve: u64,
     /// RocksDB's memory tables are flushed when the write-ahead log has grown to this; it bounds the time of recovery.
     pub max_wal_bytes: u64,

@@ -6,10 +6,15 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-/// The file system is asked at most this often.
+/// The file system is asked this often at least while there are writes, and by those who wait for space.
 pub(super) const REFRESH: Duration = Duration::from_millis(500);
 
-/// Free space, as it was at most half a second before the last sync.
+/// It is asked sooner when this part of the reserve has been appended, so that a fast writer on a small disk does not
+/// run through the reserve between two looks.
+const LOOKS_PER_RESERVE: u64 = 16;
+
+/// Free space, as of the last look at it: at most half a second, and a sixteenth of the reserve in records, before
+/// the last sync.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Space {
     /// Bytes that this process may still write.
@@ -32,6 +37,8 @@ pub(super) struct SpaceWatch {
     free: AtomicU64,
     low: AtomicBool,
     asked: Mutex<Instant>,
+    /// Bytes of records appended since.
+    appended: AtomicU64,
 }
 
 impl SpaceWatch {
@@ -42,6 +49,7 @@ impl SpaceWatch {
             free: AtomicU64::new(u64::MAX),
             low: AtomicBool::new(false),
             asked: Mutex::new(Instant::now()),
+            appended: AtomicU64::new(0),
         };
         watch.ask();
         watch
@@ -55,12 +63,19 @@ impl SpaceWatch {
         self.low.load(Ordering::Relaxed)
     }
 
+    /// Notes how much was appended.
+    pub(super) fn count(&self, bytes: usize) {
+        self.appended.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
     /// Asks the file system, unless that was done a moment ago.
     pub(super) fn refresh(&self) {
         let mut asked = self.asked.lock();
-        if asked.elapsed() >= REFRESH {
+        let much = self.appended.load(Ordering::Relaxed) > self.reserve / LOOKS_PER_RESERVE;
+        if much || asked.elapsed() >= REFRESH {
             *asked = Instant::now();
             drop(asked);
+            self.appended.store(0, Ordering::Relaxed);
             self.ask();
         }
     }

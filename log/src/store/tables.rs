@@ -272,6 +272,9 @@ fn engine_options(options: &Options) -> (rocksdb::Options, [ColumnFamilyDescript
     db.set_paranoid_checks(true);
     db.set_max_open_files(options.max_open_files);
     db.set_max_background_jobs(2);
+    // The records of an append follow each other: inserted by one thread, each is found a place right behind the last.
+    db.set_allow_concurrent_memtable_write(false);
+    db.set_enable_write_thread_adaptive_yield(false);
     db.set_bytes_per_sync(1 << 20);
     db.set_log_level(LogLevel::Warn);
     db.set_keep_log_file_num(4);

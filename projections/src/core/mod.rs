@@ -27,7 +27,7 @@ use crate::keys::Key;
 use crate::limits::TIME_INDEX_RECORDS;
 use crate::object::Moment;
 use crate::outcome::{Applied, Committed, Outcome};
-use crate::storage::{Batch, Reader};
+use crate::storage::{Batch, Reader, Share};
 
 /// The state machine of one view.
 pub(crate) struct Core {
@@ -39,12 +39,12 @@ pub(crate) struct Core {
 }
 
 impl Core {
-    /// Continues where `header` says, keeping about `cache_bytes` of what it reads.
-    pub(crate) fn new(header: Header, cache_bytes: usize) -> Self {
+    /// Continues where `header` says, keeping what it reads of objects as far as `cache` allows.
+    pub(crate) fn new(header: Header, cache: Share) -> Self {
         Self {
             header,
             changes: Changes::new(),
-            objects: Objects::new(cache_bytes),
+            objects: Objects::new(cache),
             graves: Graves::default(),
             requests: Requests::default(),
         }

@@ -13,7 +13,7 @@ use crate::core::changes::Written;
 use crate::error::Error;
 use crate::keys::{Key, Table, object_prefix};
 use crate::rows::{EntryRow, ObjectRow, TombstoneRow};
-use crate::storage::{Order, Range, Reader};
+use crate::storage::{Order, Range, Reader, Share};
 
 /// Objects by id.
 pub(crate) struct Objects {
@@ -21,8 +21,8 @@ pub(crate) struct Objects {
     old: HashMap<Box<str>, Slot>,
     /// About how many bytes the young generation holds.
     weight: usize,
-    /// About how many bytes both generations may hold together.
-    limit: usize,
+    /// How many bytes both generations may hold together, about.
+    limit: Share,
 }
 
 /// What is known of one object.
@@ -50,8 +50,8 @@ pub(crate) struct EntryState {
 }
 
 impl Objects {
-    /// Knows nothing yet, and will keep about `limit` bytes between batches.
-    pub(crate) fn new(limit: usize) -> Self {
+    /// Knows nothing yet.
+    pub(crate) fn new(limit: Share) -> Self {
         Self { young: HashMap::new(), old: HashMap::new(), weight: 0, limit }
     }
 
@@ -78,7 +78,7 @@ impl Objects {
 
     /// Ends a batch: drops what there is no room for.
     pub(crate) fn finish(&mut self) {
-        if self.weight > self.limit / 2 {
+        if self.weight > self.limit.bytes() / 2 {
             self.old = std::mem::take(&mut self.young);
             self.weight = 0;
         }

@@ -29,6 +29,7 @@ pub use batch::Batch;
 pub use engine::{Engine, UnknownEngine, open_snapshot, restore};
 pub use error::Error;
 pub use range::{Order, Range};
+pub(crate) use resources::Share;
 pub use resources::{Budget, Resources};
 
 /// One row: key and value.

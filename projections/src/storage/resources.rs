@@ -1,5 +1,8 @@
 //! What all views of a node share.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use rocksdb::{Cache, WriteBufferManager};
 
 /// How much memory all views of a node may use together.
@@ -9,21 +12,48 @@ pub struct Budget {
     pub block_cache_bytes: usize,
     /// Bytes for rows not yet on disk. A view that would exceed it writes its rows out.
     pub write_buffer_bytes: usize,
+    /// Bytes for what apply remembers of the objects it touched last; the views that are open share them equally.
+    pub object_cache_bytes: usize,
 }
 
 impl Default for Budget {
-    /// 128 MiB of blocks and 64 MiB of unwritten rows.
+    /// 128 MiB of blocks, 64 MiB of unwritten rows, and 32 MiB of what is known of objects.
     fn default() -> Self {
-        Self { block_cache_bytes: 128 << 20, write_buffer_bytes: 64 << 20 }
+        Self { block_cache_bytes: 128 << 20, write_buffer_bytes: 64 << 20, object_cache_bytes: 32 << 20 }
     }
 }
 
-/// The memory that the RocksDB views of a node share. Cheap to clone; the memory engine does not use it.
+/// The memory that the views of a node share. Cheap to clone.
 #[derive(Clone)]
 pub struct Resources {
     pub(super) budget: Budget,
     pub(super) cache: Cache,
     pub(super) write_buffers: WriteBufferManager,
+    views: Arc<AtomicUsize>,
+}
+
+/// A view's part of a budget that all open views share equally.
+pub(crate) struct Share {
+    total: usize,
+    holders: Arc<AtomicUsize>,
+}
+
+impl Share {
+    /// No room at all.
+    pub(crate) fn none() -> Self {
+        Self { total: 0, holders: Arc::new(AtomicUsize::new(1)) }
+    }
+
+    /// Its size at this moment, in bytes.
+    pub(crate) fn bytes(&self) -> usize {
+        self.total / self.holders.load(Ordering::Relaxed).max(1)
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.holders.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Resources {
@@ -36,7 +66,14 @@ impl Resources {
             cache: Cache::new_hyper_clock_cache(budget.block_cache_bytes, 0),
             // Writers are never stalled for memory: the view that is over writes out, and its worker goes on.
             write_buffers: WriteBufferManager::new_write_buffer_manager(budget.write_buffer_bytes, false),
+            views: Arc::default(),
         }
+    }
+
+    /// One more view's share of the object cache.
+    pub(crate) fn object_cache(&self) -> Share {
+        self.views.fetch_add(1, Ordering::Relaxed);
+        Share { total: self.budget.object_cache_bytes, holders: Arc::clone(&self.views) }
     }
 
     /// Bytes of rows that are not on disk yet, over all views.

@@ -19,7 +19,6 @@ use crate::core::Core;
 use crate::error::{ApplyError, Error, OpenError};
 use crate::header::{Header, HeaderError, SEMANTICS};
 use crate::keys::Key;
-use crate::limits::CACHE_BYTES;
 use crate::outcome::{Applied, Committed};
 use crate::rows::damaged;
 use crate::storage::{Engine, Reader, Resources, SnapshotCapableStorage};
@@ -91,7 +90,7 @@ impl View {
         Ok(Self {
             inner: Arc::new(Inner {
                 storage,
-                core: Mutex::new(Core::new(header.clone(), CACHE_BYTES)),
+                core: Mutex::new(Core::new(header.clone(), options.resources.object_cache())),
                 header: RwLock::new(header),
                 snapshots,
                 pruning: Mutex::default(),

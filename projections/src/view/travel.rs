@@ -21,7 +21,7 @@ use crate::object::{Moment, Object};
 use crate::outcome::Committed;
 use crate::rows::ObjectRow;
 use crate::source::RecordSource;
-use crate::storage::{self, Order, Range, Reader, Rows};
+use crate::storage::{self, Order, Range, Reader, Rows, Share};
 
 impl View {
     /// The object as it was after the record at `offset`; none if there was no such object then. Costs the
@@ -260,7 +260,7 @@ impl Scratch {
         then.time = change.time;
         then.config.set_mode = if change.replaced { SetMode::Replace } else { SetMode::Upsert };
         then.config.max_crdt_bytes = u64::MAX;
-        let mut core = Core::new(then, 0);
+        let mut core = Core::new(then, Share::none());
         core.apply(&*self, &Committed { record, payload }).map_err(Box::new)?;
         for (key, value) in core.finish().operations() {
             match value {

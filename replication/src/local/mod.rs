@@ -15,6 +15,7 @@ use crossbeam_channel::{Receiver, Sender};
 use odgm_log::store::SyncError;
 use odgm_log::{GroupId, Offset};
 use parking_lot::Mutex;
+use tokio::runtime::Handle;
 
 use self::lane::{InFlight, Lane};
 use crate::limits::Limits;
@@ -24,6 +25,7 @@ use crate::replicator::Replicator;
 
 /// The threads that serve all partitions of a node.
 pub(crate) struct Workers {
+    runtime: Handle,
     inboxes: Vec<Sender<Message>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
@@ -40,7 +42,7 @@ enum Message {
 }
 
 impl Workers {
-    /// Starts `count` threads.
+    /// Starts `count` threads. To be called within the runtime whose tasks will propose.
     pub(crate) fn start(count: usize) -> std::io::Result<Arc<Self>> {
         let mut inboxes = Vec::with_capacity(count);
         let mut threads = Vec::with_capacity(count);
@@ -54,7 +56,7 @@ impl Workers {
             );
             inboxes.push(sender);
         }
-        Ok(Arc::new(Self { inboxes, threads: Mutex::new(threads) }))
+        Ok(Arc::new(Self { runtime: Handle::current(), inboxes, threads: Mutex::new(threads) }))
     }
 
     /// Ends the threads. Lanes must have been stopped before.
@@ -84,7 +86,7 @@ pub(crate) struct Local {
 impl Local {
     pub(crate) fn new(workers: &Workers, replica: Replica, limits: Limits) -> Self {
         let worker = workers.inbox(replica.group).clone();
-        Self { lane: Lane::new(replica, limits), worker }
+        Self { lane: Lane::new(replica, limits, workers.runtime.clone()), worker }
     }
 
     pub(crate) fn replica(&self) -> &Replica {

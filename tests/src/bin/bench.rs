@@ -5,6 +5,10 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use odgm_tests::bench::{self, Options};
 
+/// The node's: the ceiling, which runs in this binary, shall differ from it by nothing but what it leaves out.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Two workers whatever the machine has: the load is the same everywhere.
 #[tokio::main(worker_threads = 2)]
 async fn main() -> ExitCode {

@@ -92,31 +92,49 @@ async fn a_session_in_tables() -> Story {
 }
 
 #[tokio::test]
-async fn a_session_in_json() -> Story {
+async fn everything_can_be_had_in_json_errors_too() -> Story {
     let home = Home::new()?.collection("demo", 1);
     let node = home.start().await?;
-    let mut session = Session::with(&node);
     for line in [
-        "--json set demo/alice name=Alice city=Oslo",
-        "--json merge demo/alice city=Bergen",
-        "--json entry set demo/alice city=Rome --expect-version 1",
-        "--json get demo/alice",
-        "--json entry get demo/alice city",
-        "--json list demo",
-        "--json history demo/alice",
-        "--json watch demo --from earliest --until-current --values",
-        "--json delete demo/alice",
-        "--json get demo/alice",
-        "--json collection describe demo",
-        "--json partition verify demo",
+        "set demo/alice name=Alice city=Oslo",
+        "merge demo/alice city=Bergen",
+        "get demo/alice",
+        "entry get demo/alice city",
+        "entry list demo/alice",
+        "list demo",
+        "history demo/alice",
+        "watch demo --from earliest --until-current --values",
+        "collection list",
+        "collection describe demo",
+        "partition list demo",
+        "partition verify demo",
+        "stats",
+        "config",
+        "delete demo/alice",
     ] {
-        session.run(line)?;
+        let words: Vec<_> = line.split(' ').chain(["--json"]).collect();
+        let told = node.odgm(&words)?.success().map_err(|error| format!("{line}: {error}"))?;
+        let documents = Deserializer::from_str(&told).into_iter::<Value>().collect::<Result<Vec<_>, _>>();
+        let documents = documents.map_err(|error| format!("{line}: {error}:\n{told}"))?;
+        assert!(!documents.is_empty(), "{line} told nothing");
     }
-    let documents: String = session.transcript.lines().filter(|line| !line.starts_with(['$', '['])).collect();
-    for document in Deserializer::from_str(&documents).into_iter::<Value>() {
-        document?;
+    for (line, code) in [
+        ("get demo/alice", 3),
+        ("get nothing/alice", 3),
+        ("entry set demo/bob k=v --expect-version 7", 4),
+        ("collection create demo", 4),
+        ("get demo/0/not:an:id!", 2),
+    ] {
+        let words: Vec<_> = line.split(' ').chain(["--json"]).collect();
+        let (exit_code, told) = node.odgm(&words)?.failure().map_err(|error| format!("{line}: {error}"))?;
+        assert_eq!(exit_code, code, "{line}: {told}");
+        // What clap refuses is said in its own words.
+        if let Ok(error) = serde_json::from_str::<Value>(&told) {
+            assert_eq!(error["exit_code"], code, "{line}: {told}");
+        } else {
+            assert_eq!(code, 2, "{line}: {told}");
+        }
     }
-    insta::assert_snapshot!(session.told());
     Ok(())
 }
 

@@ -110,7 +110,11 @@ async fn filters_choose_events_and_keys_and_progress_goes_on_without_a_match() -
     2 updated user:1 v2: -mail
     ");
     let ends = Filter { kinds: vec![EventKind::Created.into(), EventKind::Deleted.into()], ..users };
-    insta::assert_snapshot!(matching(ends).await?, @"");
+    insta::assert_snapshot!(matching(ends).await?, @r"
+    0 created user:1 v1: +mail=a@b.c +name=A
+    4 deleted user:1 v4: -name -phone
+    5 created user:2 v1: +name=C
+    ");
 
     let nothing = Filter { object_prefix: "nobody:".into(), ..Filter::default() };
     let request = SubscribeRequest { from: Some(EARLIEST), filter: Some(nothing), ..things.subscription() };

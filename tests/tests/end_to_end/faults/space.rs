@@ -33,6 +33,13 @@ async fn below_the_reserve_writes_are_refused_and_reads_go_on() -> Story {
     Ok(())
 }
 
+/// A node for a small disk: what it keeps in memory has to fit into the reserve.
+fn small(home: Home) -> Home {
+    ["ODGM_LOG_BUFFER_BYTES", "ODGM_LOG_WAL_BYTES", "ODGM_VIEW_BUFFER_BYTES"]
+        .into_iter()
+        .fold(home.collection("things", 1), |home, setting| home.with(setting, "4MiB"))
+}
+
 /// A file system of its own, in memory and small. Dropping it unmounts it.
 struct SmallDisk(TempDir);
 
@@ -70,7 +77,7 @@ async fn a_full_disk_stops_the_node_and_loses_nothing_that_was_acknowledged() ->
         eprintln!("skipped: this process may not mount a file system");
         return Ok(());
     };
-    let home = Home::within(disk.path())?.collection("things", 1).with("ODGM_FREE_SPACE_RESERVE", "0");
+    let home = small(Home::within(disk.path())?).with("ODGM_FREE_SPACE_RESERVE", "0");
     let node = home.start().await?;
     let things = node.objects("things", 0);
     let value = "x".repeat(64 << 10);
@@ -107,7 +114,7 @@ async fn a_reserve_keeps_a_small_disk_from_filling_up() -> Story {
         eprintln!("skipped: this process may not mount a file system");
         return Ok(());
     };
-    let home = Home::within(disk.path())?.collection("things", 1).with("ODGM_FREE_SPACE_RESERVE", "32MiB");
+    let home = small(Home::within(disk.path())?).with("ODGM_FREE_SPACE_RESERVE", "32MiB");
     let node = home.start().await?;
     let things = node.objects("things", 0);
     let value = "x".repeat(64 << 10);

@@ -69,6 +69,8 @@ pub(crate) async fn run(listener: TcpListener, shared: Arc<Shared>, reflection: 
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_concurrent_streams(shared.limits.connection_requests)
+        // gRPC has no use for a date in every answer.
+        .auto_date_header(false)
         .keep_alive_interval(KEEPALIVE_INTERVAL)
         .keep_alive_timeout(KEEPALIVE_TIMEOUT);
     let max_bytes = shared.limits.request_bytes;

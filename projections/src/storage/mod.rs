@@ -14,6 +14,7 @@
 mod batch;
 mod engine;
 mod error;
+mod live;
 mod marker;
 mod memory;
 mod publish;
@@ -28,6 +29,7 @@ use bytes::Bytes;
 pub use batch::Batch;
 pub use engine::{Engine, UnknownEngine, open_snapshot, restore};
 pub use error::Error;
+pub(crate) use live::Live;
 pub use range::{Order, Range};
 pub(crate) use resources::Share;
 pub use resources::{Budget, Resources};

@@ -21,7 +21,7 @@ use crate::header::{Header, HeaderError, SEMANTICS};
 use crate::keys::Key;
 use crate::outcome::{Applied, Committed};
 use crate::rows::damaged;
-use crate::storage::{Engine, Reader, Resources, SnapshotCapableStorage};
+use crate::storage::{Engine, Live, Reader, Resources, SnapshotCapableStorage};
 
 pub use self::rebuild::{RebuildError, Start, rebuild};
 
@@ -148,12 +148,9 @@ impl View {
     }
 
     fn apply_with(&self, core: &mut Core, committed: &[Committed]) -> Result<Vec<Applied>, ApplyError> {
-        let rows = self.inner.storage.reader().map_err(|source| ApplyError::Read {
-            offset: core.header().applied.next(),
-            source: source.into(),
-        })?;
+        let rows = Live::new(&*self.inner.storage);
         let applied =
-            committed.iter().map(|committed| core.apply(&*rows, committed)).collect::<Result<_, _>>()?;
+            committed.iter().map(|committed| core.apply(&rows, committed)).collect::<Result<_, _>>()?;
         drop(rows);
         fail::fail_point!("view-before-write");
         self.inner.storage.write(core.finish()).map_err(ApplyError::Write)?;

@@ -18,8 +18,10 @@ const SNAPSHOT_FILES_OPEN: i32 = 64;
 const RUNS_BEFORE_MERGE: i32 = 6;
 
 /// A view that is written to.
-pub(super) fn for_view(resources: &Resources) -> Options {
-    let mut options = common(resources);
+pub(super) fn for_view(resources: &Resources) -> Result<Options, rocksdb::Error> {
+    // Rows come sorted, so each is looked for from where the last one of its table went. Only strings set this.
+    let mut options =
+        common(resources).get_options_from_string("memtable_insert_with_hint_prefix_extractor=rocksdb.FixedPrefix.1")?;
     options.create_if_missing(true);
     options.set_write_buffer_manager(&resources.write_buffers);
     options.set_write_buffer_size(MEMTABLE_BYTES_MAX.min(resources.budget.write_buffer_bytes));
@@ -41,7 +43,7 @@ pub(super) fn for_view(resources: &Resources) -> Options {
     // Files are written out as they grow: one large sync at the end would hold up the log's fsync on the same disk.
     options.set_bytes_per_sync(1 << 20);
     options.set_max_background_jobs(2);
-    options
+    Ok(options)
 }
 
 /// A snapshot that is only read.

@@ -104,14 +104,11 @@ impl Changes {
         Hash(*hasher.finalize().as_bytes())
     }
 
-    /// Ends the batch and hands over its rows, by key: engines take sorted rows faster. Where a key occurs twice,
-    /// the newer change comes later.
+    /// Ends the batch and hands over its rows. Where a key occurs twice, the newer change comes later.
     pub(crate) fn finish(&mut self) -> Vec<(Bytes, Option<Bytes>)> {
         self.batch += 1;
         let room = self.rows.len();
-        let mut rows = std::mem::replace(&mut self.rows, Vec::with_capacity(room));
-        rows.sort_by(|a, b| a.0.cmp(&b.0));
-        rows
+        std::mem::replace(&mut self.rows, Vec::with_capacity(room))
     }
 
     /// Forgets the batch.

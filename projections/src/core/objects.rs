@@ -4,9 +4,8 @@
 //! the truth, since the storage does not have the batch yet; between batches it is a cache. It holds two
 //! generations: what is used moves to the young one, and when that is full the old one is dropped.
 
-use std::collections::HashMap;
-
 use bytes::Bytes;
+use foldhash::{HashMap, HashMapExt as _};
 use odgm_log::body::ValueKind;
 
 use crate::core::changes::Written;

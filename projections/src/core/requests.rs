@@ -4,8 +4,9 @@
 //! always the oldest first and a bounded number for each record. An id past its time is never answered from, even
 //! while it waits to be removed.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 
+use foldhash::HashMap;
 use odgm_log::{Offset, Timestamp};
 
 use super::changes::{Changes, Written};

@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rocksdb::{Cache, WriteBufferManager};
 
+use super::rocks::Writer;
+
 /// How much memory all views of a node may use together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Budget {
@@ -40,6 +42,8 @@ pub struct Resources {
     pub(super) budget: Budget,
     pub(super) cache: Cache,
     pub(super) write_buffers: WriteBufferManager,
+    /// Writes views out in the background.
+    pub(super) writer: Writer,
     /// Those who share, by what they share.
     gathering: Arc<AtomicUsize>,
     reading: Arc<AtomicUsize>,
@@ -85,6 +89,7 @@ impl Resources {
             cache: Cache::new_hyper_clock_cache(budget.block_cache_bytes, 0),
             // Writers are never stalled for memory: the view that is over writes out, and its worker goes on.
             write_buffers: WriteBufferManager::new_write_buffer_manager(budget.write_buffer_bytes, false),
+            writer: Writer::start(),
             gathering: Arc::default(),
             reading: Arc::default(),
             applying: Arc::default(),

@@ -5,10 +5,10 @@
 //! does. A crash loses no more than it would anyway, since the database itself keeps rows in memory until they are
 //! flushed. Rows that were read are kept in two generations: when the young one is full, the old one is dropped.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use foldhash::HashMap;
 
 use crate::storage::Batch;
 

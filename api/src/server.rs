@@ -32,8 +32,8 @@ use tonic_reflection::server::{v1, v1alpha};
 
 use crate::connection::Connection;
 use crate::request;
-use crate::status;
 use crate::services::{Admin, Data, Functions, Shared, Streams, Writes};
+use crate::status;
 
 /// What one request stream may send ahead of being read, and all of a connection together, in bytes.
 const STREAM_WINDOW: u32 = 1 << 20;

@@ -8,7 +8,7 @@
 use std::time::{Duration, Instant};
 
 use odgm_log::body::{Body, Cause, Merge, Payload, SetValues, Value};
-use odgm_log::{GroupId, NodeId, Offset, Record, Term, Timestamp};
+use odgm_log::{GroupId, Hash, NodeId, Offset, Record, Term, Timestamp};
 use odgm_projections::storage::{Engine, Resources};
 use odgm_projections::{Committed, RecordSource, SourceError, View, ViewOptions};
 
@@ -22,7 +22,7 @@ fn main() {
     for engine in Engine::ALL.into_iter().filter(|other| engine.is_none_or(|engine| engine == *other)) {
         let dir = tempfile::tempdir().unwrap();
         let view = open(engine, dir.path());
-        let mut writer = Writer { next: 1, random: 1 };
+        let mut writer = Writer { next: 1, chain: Hash::ZERO, random: 1 };
         let created: Vec<u64> = (0..objects).collect();
         measure(engine, &view, "SetValue of 256 B, new objects", &mut writer, &created);
         let scattered: Vec<u64> = (0..objects).map(|_| writer.random() % objects).collect();
@@ -43,7 +43,7 @@ fn measure(engine: Engine, view: &View, what: &str, writer: &mut Writer, objects
 }
 
 fn catch_up(engine: Engine, records: u64) {
-    let mut writer = Writer { next: 1, random: 7 };
+    let mut writer = Writer { next: 1, chain: Hash::ZERO, random: 7 };
     let records: Vec<Record> = (0..records).map(|_| writer.merge().record).collect();
     let dir = tempfile::tempdir().unwrap();
     let view = open(engine, dir.path());
@@ -90,6 +90,7 @@ fn open(engine: Engine, dir: &std::path::Path) -> View {
 
 struct Writer {
     next: u64,
+    chain: Hash,
     random: u64,
 }
 
@@ -123,7 +124,9 @@ impl Writer {
             payload: bytes,
         };
         self.next += 1;
-        Committed { record, payload }
+        let committed = Committed::new(self.chain, record, payload);
+        self.chain = committed.chain;
+        committed
     }
 
     /// Xorshift.

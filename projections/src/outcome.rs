@@ -1,6 +1,6 @@
 //! What became of a record when it was applied.
 
-use odgm_log::{Kind, Offset, Payload, Record, Timestamp};
+use odgm_log::{Hash, Kind, Offset, Payload, Record, Timestamp, chain};
 
 use crate::change::Change;
 
@@ -11,6 +11,16 @@ pub struct Committed {
     pub record: Record,
     /// What [`Record::decode`] gives; a proposer hands over what it encoded and saves the decoding.
     pub payload: Payload,
+    /// The log's chain up to this record.
+    pub chain: Hash,
+}
+
+impl Committed {
+    /// The record that follows the one up to which the chain is `previous`.
+    pub fn new(previous: Hash, record: Record, payload: Payload) -> Self {
+        let chain = chain::link(previous, &record);
+        Self { record, payload, chain }
+    }
 }
 
 /// What one record did.

@@ -278,12 +278,7 @@ fn rebuild(node: &StoppedNode, class: &str, partitions: &[u32]) -> Result<Vec<Re
     Ok(rebuilt)
 }
 
-fn rebuild_one(
-    node: &StoppedNode,
-    class: &str,
-    partition: u32,
-    bar: &ProgressBar,
-) -> Result<Rebuilt, Error> {
+fn rebuild_one(node: &StoppedNode, class: &str, partition: u32, bar: &ProgressBar) -> Result<Rebuilt, Error> {
     let mut done = 0;
     let mut progress = |applied: Offset, _: Offset| {
         bar.inc(applied.get() - done);

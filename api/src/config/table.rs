@@ -273,10 +273,15 @@ pub(super) const SETTINGS: &[Setting] = &[
         c.store.views.write_buffer_bytes = parse::bytes(v, MIB..=64 * GIB)?;
         Ok(())
     }),
-    now("ODGM_VIEW_GATHER_BYTES", "16MiB", "rows of all views that gather before they are buffered", |c, v| {
-        c.store.views.write_back_bytes = parse::bytes(v, 0..=GIB)?;
-        Ok(())
-    }),
+    now(
+        "ODGM_VIEW_GATHER_BYTES",
+        "16MiB",
+        "rows of all views that gather before they are buffered",
+        |c, v| {
+            c.store.views.write_back_bytes = parse::bytes(v, 0..=GIB)?;
+            Ok(())
+        },
+    ),
     now("ODGM_ROW_CACHE_BYTES", "32MiB", "rows of all views that were read", |c, v| {
         c.store.views.row_cache_bytes = parse::bytes(v, 0..=64 * GIB)?;
         Ok(())

@@ -10,7 +10,7 @@ use super::sync::{Mark, OnDurable, Waiting};
 use super::{LogStore, Store};
 use crate::chain::CHECKPOINT_INTERVAL;
 use crate::envelope::{ENVELOPE_HEADER, STORED_HEADER, encode_stored};
-use crate::ids::GroupId;
+use crate::ids::{GroupId, Hash};
 use crate::record::{MAX_PAYLOAD_BYTES, Record};
 
 /// What RocksDB adds to a record in a batch: tag, table and lengths, and the key.
@@ -24,7 +24,7 @@ const SCRATCH_KEPT: usize = 1 << 20;
 
 impl LogStore {
     /// Appends records to a group's log, creating it if it does not exist. They can be read when this returns;
-    /// `on_durable` is called from the sync thread once they are durable, in the order of the appends. Without
+    /// It answers the chain up to each of them. `on_durable` is called from the sync thread once they are durable, in the order of the appends. Without
     /// records it is a barrier: the callback follows all that was written before. Callers bound how much they have
     /// under way.
     ///
@@ -36,7 +36,7 @@ impl LogStore {
         group: GroupId,
         records: &[Record],
         on_durable: OnDurable,
-    ) -> Result<(), AppendError> {
+    ) -> Result<Vec<Hash>, AppendError> {
         let group = self.find_or_create(group);
         let store = &*self.store;
         let mut writer = group.writer.lock();
@@ -47,8 +47,9 @@ impl LogStore {
         let before = group.state.read().head;
         let bytes = check(group.id, before, records)?;
         let mut mark = None;
+        let mut chain = Vec::with_capacity(records.len());
         if !records.is_empty() {
-            let head = store.write(&group, &mut writer, before, records, bytes)?;
+            let head = store.write(&group, &mut writer, before, records, bytes, &mut chain)?;
             store.cache.publish(&group, records, head);
             store.syncer.counters.count_append(records.len(), bytes);
             store.syncer.space.count(bytes);
@@ -56,7 +57,7 @@ impl LogStore {
         }
         // Queued before the next writer's turn, so that callbacks keep the order of the records.
         store.syncer.enqueue(Waiting { mark, callback: on_durable });
-        Ok(())
+        Ok(chain)
     }
 
     pub(super) fn find_or_create(&self, id: GroupId) -> Arc<Group> {
@@ -78,12 +79,14 @@ impl Store {
         before: Link,
         records: &[Record],
         bytes: usize,
+        chain: &mut Vec<Hash>,
     ) -> Result<Link, AppendError> {
         let per_record = STORED_HEADER + ENVELOPE_HEADER + ROW_OVERHEAD;
         let mut batch = self.syncer.tables.batch(bytes + records.len() * per_record + BATCH_OVERHEAD);
         let mut head = before;
         for record in records {
             head = head.after(record);
+            chain.push(head.chain);
             writer.scratch.clear();
             encode_stored(group.id, record, &mut writer.scratch);
             batch.put_record(group.id, record.offset, &writer.scratch);

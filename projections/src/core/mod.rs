@@ -13,7 +13,7 @@ mod partition;
 mod requests;
 
 use odgm_log::body::Body;
-use odgm_log::{Cause, Offset, Record, chain};
+use odgm_log::{Cause, Offset, Record};
 
 use self::changes::{Changes, Written};
 use self::edit::Edit;
@@ -72,7 +72,7 @@ impl Core {
         self.header.applied = record.offset;
         self.header.term = record.term;
         self.header.time = moment.time;
-        self.header.chain = chain::link(self.header.chain, record);
+        self.header.chain = committed.chain;
         self.header.state = self.changes.seal(self.header.state);
         Ok(Applied { offset: record.offset, time: moment.time, outcome, change })
     }
@@ -110,7 +110,7 @@ impl Core {
         moment: Moment,
         committed: &Committed,
     ) -> Result<(Outcome, Option<Change>), Error> {
-        let Committed { record, payload } = committed;
+        let Committed { record, payload, .. } = committed;
         let done = match &payload.cause {
             Cause { request_id: Some(id), .. } => {
                 let fingerprint = crate::fingerprint(record.kind, payload.body_bytes(&record.payload));

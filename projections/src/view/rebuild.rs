@@ -3,7 +3,7 @@
 use std::sync::mpsc::sync_channel;
 use std::thread;
 
-use odgm_log::{Offset, PayloadError};
+use odgm_log::{Hash, Offset, PayloadError};
 
 use super::{View, ViewOptions, is_missing};
 use crate::error::{ApplyError, Error, OpenError};
@@ -107,10 +107,11 @@ impl View {
         }
         thread::scope(|scope| {
             let (sender, receiver) = sync_channel(REBUILD_BATCHES);
+            let mut chain = self.header().chain;
             scope.spawn(move || {
                 let mut next = next;
                 while next <= last {
-                    let batch = read_batch(log, next, last);
+                    let batch = read_batch(log, next, last, &mut chain);
                     next = match &batch {
                         Ok(batch) if !batch.is_empty() => Offset(next.get() + batch.len() as u64),
                         _ => last.next(),
@@ -130,13 +131,23 @@ impl View {
     }
 }
 
-fn read_batch(log: &dyn RecordSource, from: Offset, last: Offset) -> Result<Vec<Committed>, RebuildError> {
+/// `chain` is the log's chain up to the record before `from`, and then up to the last of the batch.
+fn read_batch(
+    log: &dyn RecordSource,
+    from: Offset,
+    last: Offset,
+    chain: &mut Hash,
+) -> Result<Vec<Committed>, RebuildError> {
     let records = log.read(from, REBUILD_RECORDS)?;
     records
         .into_iter()
         .take_while(|record| record.offset <= last)
         .map(|record| match record.decode() {
-            Ok(payload) => Ok(Committed { record, payload }),
+            Ok(payload) => {
+                let committed = Committed::new(*chain, record, payload);
+                *chain = committed.chain;
+                Ok(committed)
+            }
             Err(source) => Err(RebuildError::Payload { offset: record.offset, source }),
         })
         .collect()

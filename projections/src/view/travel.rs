@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use bytes::Bytes;
 use odgm_log::body::{Body, SetMode};
-use odgm_log::{BodyType, Offset, Record, Timestamp};
+use odgm_log::{BodyType, Hash, Offset, Record, Timestamp};
 
 use super::read::{history_range, misplaced, parse_change, read_object};
 use super::{View, header_of};
@@ -261,7 +261,7 @@ impl Scratch {
         then.config.set_mode = if change.replaced { SetMode::Replace } else { SetMode::Upsert };
         then.config.max_crdt_bytes = u64::MAX;
         let mut core = Core::new(then, Share::none());
-        core.apply(&*self, &Committed { record, payload }).map_err(Box::new)?;
+        core.apply(&*self, &Committed::new(Hash::ZERO, record, payload)).map_err(Box::new)?;
         for (key, value) in core.finish().operations() {
             match value {
                 Some(value) => self.rows.insert(key.clone(), value.clone()),

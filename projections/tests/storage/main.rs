@@ -57,7 +57,14 @@ impl Fixture {
 }
 
 fn small_resources() -> Resources {
-    Resources::new(Budget { block_cache_bytes: 4 << 20, write_buffer_bytes: 1 << 20 })
+    // So little that every way of the rows from memory to the disk is gone.
+    Resources::new(Budget {
+        block_cache_bytes: 4 << 20,
+        write_buffer_bytes: 1 << 20,
+        write_back_bytes: 4 << 10,
+        row_cache_bytes: 16 << 10,
+        object_cache_bytes: 16 << 10,
+    })
 }
 
 fn puts(rows: &[(&str, &str)]) -> Batch {

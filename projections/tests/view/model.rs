@@ -34,7 +34,7 @@ struct Model {
 
 impl Model {
     fn apply(&mut self, millis: u64, committed: &Committed) -> (Outcome, Option<Change>) {
-        let Committed { record, payload } = committed;
+        let Committed { record, payload, .. } = committed;
         let offset = record.offset;
         let window = self.config.dedup_window_ms;
         let done = match &payload.cause.request_id {

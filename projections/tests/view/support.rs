@@ -12,6 +12,8 @@ pub(crate) const GROUP: GroupId = GroupId(7);
 #[derive(Clone, Default)]
 pub(crate) struct Log {
     pub(crate) records: Vec<Record>,
+    /// The chain up to the last of them.
+    chain: Hash,
 }
 
 impl Log {
@@ -28,14 +30,23 @@ impl Log {
             kind,
             payload: bytes,
         };
-        self.records.push(record.clone());
-        Committed { record, payload }
+        let committed = Committed::new(self.chain, record.clone(), payload);
+        self.chain = committed.chain;
+        self.records.push(record);
+        committed
     }
 
     /// The records from `from` to `to`, both included, decoded.
     pub(crate) fn committed(&self, from: Offset, to: Offset) -> Vec<Committed> {
-        let inside = self.records.iter().filter(|record| from <= record.offset && record.offset <= to);
-        inside.map(|record| Committed { record: record.clone(), payload: record.decode().unwrap() }).collect()
+        let mut chain = Hash::ZERO;
+        let mut committed = Vec::new();
+        for record in self.records.iter().take_while(|record| record.offset <= to) {
+            let next = Committed::new(chain, record.clone(), record.decode().unwrap());
+            chain = next.chain;
+            committed.push(next);
+        }
+        committed.retain(|committed| from <= committed.record.offset);
+        committed
     }
 
     pub(crate) fn last(&self) -> Offset {
@@ -76,7 +87,14 @@ pub(crate) struct Fixture {
 impl Fixture {
     pub(crate) fn new(engine: Engine) -> Self {
         let home = TempDir::new().unwrap();
-        let resources = Resources::new(Budget { block_cache_bytes: 4 << 20, write_buffer_bytes: 4 << 20 });
+        // So little that rows move on all the time.
+        let resources = Resources::new(Budget {
+            block_cache_bytes: 4 << 20,
+            write_buffer_bytes: 4 << 20,
+            write_back_bytes: 2 << 10,
+            row_cache_bytes: 4 << 10,
+            object_cache_bytes: 4 << 10,
+        });
         let (dir, snapshots) = (home.path().join("view"), home.path().join("snapshots"));
         let options = ViewOptions { group: GROUP, engine, dir, snapshots, resources };
         let view = Some(View::open(&options).unwrap());

@@ -191,22 +191,25 @@ impl InFlight {
             &records,
             Box::new(move |synced| on_durable(synced.map(|()| last))),
         );
-        let committed = records
-            .into_iter()
-            .zip(payloads)
-            .map(|(record, payload)| Committed { record, payload })
-            .collect();
-        let append = Append { last, committed, waiting };
         match appended {
-            Ok(()) => self.appends.push_back(append),
+            Ok(chain) => {
+                let committed = records
+                    .into_iter()
+                    .zip(payloads)
+                    .zip(chain)
+                    .map(|((record, payload), chain)| Committed { record, payload, chain })
+                    .collect();
+                self.appends.push_back(Append { last, committed, waiting });
+            }
             Err(error) => {
                 tracing::error!(group = %replica.group, %error, "append failed; the partition takes no more writes");
                 lane.fail(&stopped(&error));
-                append.refuse(&match error {
+                let refusal = match error {
                     // The write may have reached the file; only a later look at the log can tell.
                     AppendError::Failed(error) => unknown(&error),
                     error => stopped(&error),
-                });
+                };
+                refuse(waiting, &refusal);
             }
         }
     }
@@ -220,7 +223,7 @@ impl InFlight {
             }
             Err(error) => {
                 lane.fail(&stopped(&error));
-                self.appends.drain(..).for_each(|append| append.refuse(&unknown(&error)));
+                self.appends.drain(..).for_each(|append| refuse(append.waiting, &unknown(&error)));
                 Vec::new()
             }
         }
@@ -240,16 +243,16 @@ impl Append {
             Err(error) => {
                 tracing::error!(group = %replica.group, %error, "apply failed; the partition takes no more writes");
                 lane.fail(&stopped(&error));
-                self.refuse(&unknown(&error));
+                refuse(self.waiting, &unknown(&error));
             }
         }
     }
+}
 
-    fn refuse(self, error: &ProposeError) {
-        for (reply, admission) in self.waiting {
-            drop(admission);
-            reply.send(Err(error.clone()));
-        }
+fn refuse(waiting: Vec<(Reply, Admission)>, error: &ProposeError) {
+    for (reply, admission) in waiting {
+        drop(admission);
+        reply.send(Err(error.clone()));
     }
 }
 

@@ -39,7 +39,7 @@ pub(super) struct Rocks {
 }
 
 /// What gathers in front of one view before it is written out, however large the view's share.
-const MOST_GATHERED: usize = 4 << 20;
+const MOST_GATHERED: usize = 16 << 20;
 
 /// When so many times that has gathered, who applies waits for it to be written out.
 const MOST_WAITING: usize = 2;

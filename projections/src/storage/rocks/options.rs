@@ -19,9 +19,10 @@ const RUNS_BEFORE_MERGE: i32 = 6;
 
 /// A view that is written to.
 pub(super) fn for_view(resources: &Resources) -> Result<Options, rocksdb::Error> {
-    // Rows come sorted, so each is looked for from where the last one of its table went. Only strings set this.
-    let mut options =
-        common(resources).get_options_from_string("memtable_insert_with_hint_prefix_extractor=rocksdb.FixedPrefix.1")?;
+    // Rows come sorted, so each is looked for from where the last one of its table went. Only a string sets this, and
+    // it has to come first: what it gives does not keep alive what was set before.
+    let hint = "memtable_insert_with_hint_prefix_extractor=rocksdb.FixedPrefix.1";
+    let mut options = common(Options::default().get_options_from_string(hint)?, resources);
     options.create_if_missing(true);
     options.set_write_buffer_manager(&resources.write_buffers);
     options.set_write_buffer_size(MEMTABLE_BYTES_MAX.min(resources.budget.write_buffer_bytes));
@@ -48,12 +49,12 @@ pub(super) fn for_view(resources: &Resources) -> Result<Options, rocksdb::Error>
 
 /// A snapshot that is only read.
 pub(super) fn for_snapshot(resources: &Resources) -> Options {
-    let mut options = common(resources);
+    let mut options = common(Options::default(), resources);
     options.set_max_open_files(SNAPSHOT_FILES_OPEN);
     options
 }
 
-fn common(resources: &Resources) -> Options {
+fn common(mut options: Options, resources: &Resources) -> Options {
     let mut table = BlockBasedOptions::default();
     table.set_block_cache(&resources.cache);
     table.set_block_size(8 << 10);
@@ -63,7 +64,6 @@ fn common(resources: &Resources) -> Options {
     table.set_cache_index_and_filter_blocks(true);
     table.set_unpartitioned_pinning_tier(BlockBasedTablePinningTier::All);
 
-    let mut options = Options::default();
     options.set_block_based_table_factory(&table);
     options.set_compression_type(DBCompressionType::Lz4);
     options.set_skip_stats_update_on_db_open(true);

@@ -23,6 +23,7 @@ test: ## Run all tests; ARGS=NAME runs those whose name contains it
 	@scripts/setup build test
 	cargo build --workspace --bins --tests
 	cargo nextest run --workspace $(ARGS)
+	cargo test --doc --workspace --quiet
 
 .PHONY: lint
 lint: ## Check formatting, clippy, and the licences and sources of dependencies
@@ -42,6 +43,14 @@ bench: ## Compare a node with etcd, Redis and a service that does nothing; ARGS=
 	cargo build --release --workspace --bins
 	ODGM_BIN=$(TARGET)/release/odgm $(TARGET)/release/bench $(ARGS)
 
+.PHONY: fuzz
+fuzz: ## Feed damaged bytes to the parsers, SECONDS=60 for each; see fuzz/README.md
+	@scripts/setup build fuzz
+	cd fuzz && for target in record view_key; do \
+	  mkdir -p corpus/$$target && \
+	  cargo fuzz run --sanitizer none $$target corpus/$$target seeds/$$target -- -max_total_time=$(or $(SECONDS),60) || exit 1; \
+	done
+
 .PHONY: demo
 demo: ## Load a year of flights and check all that should hold; FLIGHTS=FILE takes others
 	@scripts/setup build
@@ -54,4 +63,4 @@ fmt: ## Format the code
 
 .PHONY: setup
 setup: ## Install everything that any target needs
-	scripts/setup build test lint bench
+	scripts/setup build test lint bench fuzz

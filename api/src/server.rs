@@ -1,10 +1,13 @@
 //! The gRPC server: which services there are, and how connections are kept.
 //!
 //! It stands on hyper itself instead of tonic's own server. A request then passes no router, no chain of boxed layers
-//! and no second box for its body, which together cost about as much as reading an entry does.
+//! and no second box for its body, which together cost about as much as reading an entry does. What that leaves to do
+//! here: docs/adr/0005-grpc-on-hyper.md.
 
 use std::convert::Infallible;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use hyper::body::Incoming;
@@ -21,11 +24,11 @@ use odgm_replication::Readiness;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use tonic::Status;
 use tonic::body::Body;
 use tonic::codegen::{BoxFuture, Service as _, http};
 use tonic::server::NamedService;
 use tonic::service::Routes;
+use tonic::{Code, Status};
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 use tonic_reflection::server::{v1, v1alpha};
@@ -33,7 +36,7 @@ use tonic_reflection::server::{v1, v1alpha};
 use crate::connection::Connection;
 use crate::request;
 use crate::services::{Admin, Data, Functions, Shared, Streams, Writes};
-use crate::status;
+use crate::status::{self, not_applied};
 
 /// What one request stream may send ahead of being read, and all of a connection together, in bytes.
 const STREAM_WINDOW: u32 = 1 << 20;
@@ -45,6 +48,21 @@ const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// After a connection could not be accepted, most likely because there are no file descriptors left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// The requests that make records. A refusal or a missed deadline of one says what became of it.
+const WRITES: [&str; 11] = [
+    "/oprc.DataService/Set",
+    "/oprc.DataService/SetValue",
+    "/oprc.DataService/BatchSetValues",
+    "/oprc.DataService/Merge",
+    "/oprc.DataService/Delete",
+    "/oprc.DataService/DeleteValue",
+    "/odgm.v1.Writes/Write",
+    "/odgm.v1.Streams/MoveCursor",
+    "/odgm.v1.Streams/DropCursor",
+    "/odgm.v1.Admin/CreateCollection",
+    "/odgm.v1.Admin/DeleteCollection",
+];
 
 /// Every service with a health of its own; the empty name is the whole node.
 const HEALTH_NAMES: [&str; 6] = [
@@ -88,6 +106,7 @@ pub(crate) async fn run(listener: TcpListener, shared: Arc<Shared>, reflection: 
     let services = Services {
         data: DataServiceServer::new(Data(shared)).max_decoding_message_size(max_bytes),
         others: others.prepare(),
+        max_bytes,
     };
 
     let connections = GracefulShutdown::new();
@@ -129,34 +148,78 @@ struct Services {
     /// Called far more often than all others.
     data: DataServiceServer<Data>,
     others: Routes,
+    /// The largest request message.
+    max_bytes: usize,
 }
-
-type Answer = BoxFuture<http::Response<Body>, Infallible>;
 
 impl hyper::service::Service<http::Request<Incoming>> for Services {
     type Response = http::Response<Body>;
     type Error = Infallible;
-    type Future = Answer;
+    type Future = Answering;
 
-    fn call(&self, request: http::Request<Incoming>) -> Answer {
+    fn call(&self, request: http::Request<Incoming>) -> Answering {
         let deadline = request::timeout(request.headers());
-        let service = request.uri().path().split('/').nth(1);
-        let answer = if service == Some(DataServiceServer::<Data>::NAME) {
+        let path = request.uri().path();
+        let is_write = WRITES.contains(&path);
+        let answer = if path.split('/').nth(1) == Some(DataServiceServer::<Data>::NAME) {
             self.data.clone().call(request)
         } else {
             Box::pin(self.others.clone().call(request))
         };
-        match deadline {
+        let answer = match deadline {
             None => answer,
-            Some(deadline) => Box::pin(within(deadline, answer)),
-        }
+            Some(deadline) => Box::pin(within(deadline, answer, is_write)),
+        };
+        Answering { answer, is_write, max_bytes: self.max_bytes }
     }
 }
 
+type Answer = BoxFuture<http::Response<Body>, Infallible>;
+
+/// The answer to a request. Where the request could not be read, tonic's words give way to ones that say what was
+/// expected.
+struct Answering {
+    answer: Answer,
+    is_write: bool,
+    max_bytes: usize,
+}
+
+impl Future for Answering {
+    type Output = Result<http::Response<Body>, Infallible>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let Ok(response) = ready!(self.answer.as_mut().poll(cx));
+        let Some(refusal) = refusal(&response, self.max_bytes) else { return Poll::Ready(Ok(response)) };
+        let refusal = if self.is_write { not_applied(refusal) } else { refusal };
+        Poll::Ready(Ok(refusal.into_http()))
+    }
+}
+
+/// Why a request could not be read, if that is what the response says.
+fn refusal(response: &http::Response<Body>, max_bytes: usize) -> Option<Status> {
+    // Only what was refused at once has a status in its headers; other answers have it behind their bodies.
+    let code = Code::from_bytes(response.headers().get(Status::GRPC_STATUS)?.as_bytes());
+    if !matches!(code, Code::OutOfRange | Code::Internal) {
+        return None;
+    }
+    status::unreadable(&Status::from_header_map(response.headers())?, max_bytes)
+}
+
 /// Gives an answer up when its client has. A write may have become a record by then.
-async fn within(deadline: Duration, answer: Answer) -> Result<http::Response<Body>, Infallible> {
-    let message = "the deadline of the request has passed; whether a write was applied is unknown";
-    let late = |_| Ok(status::unknown(Status::deadline_exceeded(message)).into_http());
+async fn within(
+    deadline: Duration,
+    answer: Answer,
+    is_write: bool,
+) -> Result<http::Response<Body>, Infallible> {
+    let late = |_| {
+        let passed = "the deadline of the request has passed";
+        Ok(if is_write {
+            let message = format!("{passed}; whether the write was applied is unknown");
+            status::unknown(Status::deadline_exceeded(message)).into_http()
+        } else {
+            Status::deadline_exceeded(passed).into_http()
+        })
+    };
     tokio::time::timeout(deadline, answer).await.unwrap_or_else(late)
 }
 
@@ -206,5 +269,22 @@ async fn report_health(
 async fn report(reporter: &HealthReporter, status: ServingStatus) {
     for name in HEALTH_NAMES {
         reporter.set_service_status(name, status).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn only_of_a_late_write_it_is_said_that_its_outcome_is_unknown() {
+        for (is_write, expected) in [(true, Some("unknown")), (false, None)] {
+            let never = Box::pin(std::future::pending());
+            let Ok(late) = within(Duration::ZERO, never, is_write).await;
+            let late = Status::from_header_map(late.headers()).expect("a status");
+            assert_eq!(late.code(), Code::DeadlineExceeded);
+            let outcome = late.metadata().get(status::OUTCOME).and_then(|outcome| outcome.to_str().ok());
+            assert_eq!(outcome, expected);
+        }
     }
 }

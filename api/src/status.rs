@@ -19,6 +19,9 @@ pub const OUTCOME: &str = "odgm-outcome";
 /// In the metadata of an acknowledged write: the offset of its record.
 pub const OFFSET: &str = "odgm-offset";
 
+/// In the metadata of `OUT_OF_RANGE` where records have been trimmed: the first offset whose record is kept.
+pub const FIRST_OFFSET: &str = "odgm-first-offset";
+
 /// How long clients should wait before they try again.
 const RETRY_AFTER: Duration = Duration::from_millis(200);
 
@@ -135,6 +138,35 @@ pub(crate) fn from_view(error: &ViewError) -> Status {
             Status::internal(message)
         }
     }
+}
+
+/// A refusal of a request that tonic could not read, in words that say what was expected. None if `status` is about
+/// anything else.
+///
+/// Tonic gives no sign of it but its own words, which only this function knows.
+pub(crate) fn unreadable(status: &Status, max_bytes: usize) -> Option<Status> {
+    const TOO_LARGE: &str = "Error, decoded message length too large: ";
+    const NO_MESSAGE: &str = "Missing request message.";
+    const CUT_SHORT: &str = "Unexpected EOF decoding stream.";
+    const MALFORMED: &str = "failed to decode Protobuf message: ";
+    const MISFRAMED: &str = "protocol error: received message with ";
+
+    let said = status.message();
+    let message = match status.code() {
+        Code::OutOfRange if said.starts_with(TOO_LARGE) => format!(
+            "the request message is too large: expected at most {max_bytes} bytes (ODGM_MAX_REQUEST_BYTES)"
+        ),
+        Code::Internal if said == NO_MESSAGE => "the request has no message: expected one".to_owned(),
+        Code::Internal if said == CUT_SHORT => {
+            "the request is not a valid message: it ends before its end".to_owned()
+        }
+        Code::Internal => {
+            let reason = said.strip_prefix(MALFORMED).or_else(|| said.strip_prefix(MISFRAMED))?;
+            format!("the request is not a valid message: {reason}")
+        }
+        _ => return None,
+    };
+    Some(Status::invalid_argument(message))
 }
 
 /// Something of ours failed.

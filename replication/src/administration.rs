@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use odgm_log::store::ChangeError;
 use odgm_log::{GroupId, Payload, Timestamp};
 use odgm_projections::Outcome;
 
@@ -104,10 +105,9 @@ impl Manager {
             self.read_catalogue()?.delete(name).ok_or_else(|| CatalogueError::NotFound(name.to_owned()))?;
         self.change(deletion).await?;
         self.collections.write().remove(name);
-        let (ready, failed): (Vec<_>, Vec<_>) = collection.partitions().partition(Result::is_ok);
-        self.unsettle(ready.len(), failed.len());
+        self.recount();
         blocking(move || {
-            for partition in ready.iter().flatten() {
+            for partition in collection.partitions().flatten() {
                 partition.close("the collection was deleted");
             }
         })
@@ -127,6 +127,8 @@ impl Manager {
         if existing + wanted > limit {
             return Err(CatalogueError::TooManyPartitions { wanted, existing, limit });
         }
+        // The catalogue itself takes records when space is low, so that collections can be deleted.
+        self.catalogue.require_space()?;
         self.change(catalogue.create(definition, bootstrap, Timestamp::now())).await?;
         let name = definition.name.clone();
         let created = self.read_catalogue()?;
@@ -154,6 +156,9 @@ impl Manager {
         let removed =
             blocking(move || groups.into_iter().filter(|&group| remove(&opener, group)).collect::<Vec<_>>())
                 .await;
+        if removed.is_empty() {
+            return;
+        }
         if let Err(error) = self.change(catalogue.removed(&removed)).await {
             tracing::warn!(%error, "the removal of deleted partitions is noted at the next start");
         }
@@ -164,7 +169,11 @@ fn remove(opener: &crate::opening::Opener, group: GroupId) -> bool {
     let removed = remove_folder(&opener.data.view(group))
         .and_then(|()| remove_folder(&opener.data.snapshots(group)))
         .map_err(|error| error.to_string())
-        .and_then(|()| opener.log.remove_group(group).map_err(|error| error.to_string()));
+        .and_then(|()| match opener.log.remove_group(group) {
+            // Removed before a crash kept that from being noted, or never written to.
+            Ok(()) | Err(ChangeError::NoGroup { .. }) => Ok(()),
+            Err(error) => Err(error.to_string()),
+        });
     if let Err(error) = &removed {
         tracing::error!(%group, error, "the data of a deleted partition could not be removed");
     }

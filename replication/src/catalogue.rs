@@ -79,7 +79,8 @@ impl Catalogue {
     fn read_entry(&mut self, key: &str, data: &[u8]) -> Result<(), String> {
         if let Some(name) = key.strip_prefix(COLLECTION) {
             let entry: CollectionEntry = serde_json::from_slice(data).map_err(|error| error.to_string())?;
-            let definition = Definition::from_wire(entry.definition).map_err(|error| error.to_string())?;
+            let definition =
+                Definition::from_catalogue(entry.definition).map_err(|error| error.to_string())?;
             let placed = Placed {
                 definition,
                 groups: entry.groups.into_iter().map(GroupId).collect(),

@@ -6,6 +6,7 @@ use odgm_log::{GroupId, Timestamp};
 
 use crate::catalogue::Placed;
 use crate::definition::Definition;
+use crate::manager::Readiness;
 use crate::partition::Partition;
 
 /// A collection with its partitions.
@@ -109,6 +110,19 @@ impl Collection {
     /// Every partition or why it does not serve, in order.
     pub fn partitions(&self) -> impl Iterator<Item = Result<Arc<Partition>, LookupError>> + '_ {
         (0..self.partition_count()).map(|index| self.partition(index))
+    }
+
+    /// How many of its partitions are in which state.
+    pub(crate) fn readiness(&self) -> Readiness {
+        let mut readiness = Readiness::default();
+        for slot in &self.slots {
+            match slot.partition.get() {
+                None => readiness.starting += 1,
+                Some(Ok(partition)) if !partition.has_failed() => readiness.ready += 1,
+                Some(_) => readiness.failed += 1,
+            }
+        }
+        readiness
     }
 
     /// The partition is up, or cannot be brought up. Said once.

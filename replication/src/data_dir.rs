@@ -6,7 +6,7 @@
 //! log/          the logs of all partitions
 //! views/G/      the view of group G
 //! snapshots/G/  its snapshots, one folder per offset
-//! scratch/G/    a second view of group G while it is proven
+//! scratch/G/    a second view of group G while it is proven or rebuilt
 //! ```
 
 use std::fs::{File, OpenOptions, TryLockError};
@@ -20,7 +20,9 @@ use serde::{Deserialize, Serialize};
 pub const FORMAT: u32 = 1;
 
 const NODE_FILE: &str = "node.json";
+const NEW_NODE_FILE: &str = "node.new";
 const LOCK_FILE: &str = "LOCK";
+const SCRATCH: &str = "scratch";
 
 /// A data directory that this process has to itself until the value is dropped.
 #[derive(Debug)]
@@ -143,6 +145,7 @@ impl DataDir {
             Err(Error::Missing(_)) => create(root, node)?,
             Err(error) => return Err(error),
         };
+        clear_scratch(root);
         Ok(Self { root: root.to_owned(), identity, _lock: lock })
     }
 
@@ -152,7 +155,9 @@ impl DataDir {
     /// [`Error::InUse`] while a node runs on it, [`Error::Missing`] where there is none.
     pub fn open_existing(root: &Path) -> Result<Self, Error> {
         let identity = read_identity(root)?;
-        Ok(Self { root: root.to_owned(), identity, _lock: lock(root)? })
+        let lock = lock(root)?;
+        clear_scratch(root);
+        Ok(Self { root: root.to_owned(), identity, _lock: lock })
     }
 
     /// Whose it is.
@@ -175,14 +180,25 @@ impl DataDir {
         self.root.join("views").join(group.to_string())
     }
 
-    /// Where a second view of a group is made for a while.
+    /// Where a second view of a group is made for a while. Gone when the directory is next opened.
     pub fn scratch(&self, group: GroupId) -> PathBuf {
-        self.root.join("scratch").join(group.to_string())
+        self.root.join(SCRATCH).join(group.to_string())
     }
 
     /// Where the snapshots of a group are.
     pub fn snapshots(&self, group: GroupId) -> PathBuf {
         self.root.join("snapshots").join(group.to_string())
+    }
+}
+
+/// Removes what a killed process left unfinished.
+fn clear_scratch(root: &Path) {
+    let scratch = root.join(SCRATCH);
+    match std::fs::remove_dir_all(&scratch) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            tracing::warn!(folder = %scratch.display(), %error, "an unfinished view was not removed");
+        }
+        _ => {}
     }
 }
 
@@ -216,10 +232,12 @@ fn expect_node(root: &Path, identity: &Identity, node: Option<&NodeName>) -> Res
 }
 
 fn create(root: &Path, node: Option<&NodeName>) -> Result<Identity, Error> {
+    // What a crash left of the first attempt to write the node file is written over.
+    let ours = [LOCK_FILE, NEW_NODE_FILE, "lost+found"];
     let occupied = std::fs::read_dir(root)
         .map_err(|source| io_error(root, source))?
         .filter_map(Result::ok)
-        .any(|entry| entry.file_name() != LOCK_FILE && entry.file_name() != "lost+found");
+        .any(|entry| !ours.iter().any(|ours| entry.file_name() == *ours));
     if occupied {
         return Err(Error::Foreign(root.to_owned()));
     }
@@ -233,18 +251,18 @@ fn create(root: &Path, node: Option<&NodeName>) -> Result<Identity, Error> {
     let path = root.join(NODE_FILE);
     let text = serde_json::to_string_pretty(&identity)
         .map_err(|error| Error::Damaged { path: path.clone(), reason: error.to_string() })?;
-    write_durably(root, &path, text.as_bytes()).map_err(|source| io_error(&path, source))?;
+    write_durably(root, text.as_bytes()).map_err(|source| io_error(&path, source))?;
     Ok(identity)
 }
 
 /// Written beside and renamed, so that a crash leaves either no file or a whole one.
-fn write_durably(folder: &Path, path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let beside = path.with_extension("new");
+fn write_durably(root: &Path, bytes: &[u8]) -> io::Result<()> {
+    let beside = root.join(NEW_NODE_FILE);
     let mut file = File::create(&beside)?;
     file.write_all(bytes)?;
     file.sync_all()?;
-    std::fs::rename(&beside, path)?;
-    File::open(folder)?.sync_all()
+    std::fs::rename(&beside, root.join(NODE_FILE))?;
+    File::open(root)?.sync_all()
 }
 
 fn lock(root: &Path) -> Result<File, Error> {
@@ -307,6 +325,26 @@ mod tests {
         assert!(matches!(DataDir::open_existing(root.path()), Err(Error::InUse(_))));
         drop(held);
         DataDir::open_existing(root.path()).expect("free again");
+    }
+
+    #[test]
+    fn a_crash_while_the_node_file_is_first_written_does_not_make_the_folder_foreign() {
+        let root = tempfile::tempdir().expect("a folder");
+        std::fs::write(root.path().join(NEW_NODE_FILE), b"{\"form").expect("half a file");
+        let first = DataDir::open(root.path(), Some(&node("7"))).expect("a new directory").node_id();
+        assert_eq!(first, NodeId(7));
+        assert!(!root.path().join(NEW_NODE_FILE).exists());
+    }
+
+    #[test]
+    fn what_a_killed_process_left_unfinished_is_removed() {
+        let root = tempfile::tempdir().expect("a folder");
+        let data = DataDir::open(root.path(), None).expect("a new directory");
+        let scratch = data.scratch(GroupId(3));
+        std::fs::create_dir_all(&scratch).expect("a folder");
+        drop(data);
+        DataDir::open_existing(root.path()).expect("the same directory");
+        assert!(!scratch.exists());
     }
 
     #[test]

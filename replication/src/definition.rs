@@ -83,11 +83,26 @@ const KEPT_OPTIONS: [&str; 12] = [
 ];
 
 impl Definition {
-    /// Checks a definition and fills in what it leaves open.
+    /// Checks the definition of a new collection and fills in what it leaves open.
     ///
     /// # Errors
     /// [`Invalid`], naming the field and what was expected.
-    pub fn from_wire(mut wire: CreateCollectionRequest) -> Result<Self, Invalid> {
+    pub fn from_wire(wire: CreateCollectionRequest) -> Result<Self, Invalid> {
+        if wire.name.starts_with('_') {
+            let reason = format!(
+                "{:?}; expected one that does not begin with _, as the node's own do",
+                shortened(&wire.name)
+            );
+            return Err(invalid("name", reason));
+        }
+        Self::from_catalogue(wire)
+    }
+
+    /// Checks the definition of an existing collection.
+    ///
+    /// # Errors
+    /// As [`Definition::from_wire`].
+    pub(crate) fn from_catalogue(mut wire: CreateCollectionRequest) -> Result<Self, Invalid> {
         check_name(&wire.name)?;
         if wire.partition_count == 0 {
             wire.partition_count = 1;
@@ -130,7 +145,9 @@ impl Replication {
                     "this build does not replicate yet, so not by {shard_type}; expected basic, none or single"
                 ),
             )),
-            other => Err(invalid("shard_type", format!("{other:?}; expected basic, none or single"))),
+            other => {
+                Err(invalid("shard_type", format!("{:?}; expected basic, none or single", shortened(other))))
+            }
         }
     }
 }
@@ -166,7 +183,8 @@ impl Retention {
         }
         let expected = || {
             let reason = format!(
-                "{text:?}; expected all, an age (30s, 15m, 12h, 7d), a size (512MiB, 10GiB), or age,size"
+                "{:?}; expected all, an age (30s, 15m, 12h, 7d), a size (512MiB, 10GiB), or age,size",
+                shortened(text)
             );
             invalid("options.retention", reason)
         };
@@ -216,7 +234,7 @@ fn check_name(name: &str) -> Result<(), Invalid> {
     if (1..=MAX_NAME_BYTES).contains(&name.len()) && name.bytes().all(allowed) {
         return Ok(());
     }
-    let reason = format!("{name:?}; expected 1 to {MAX_NAME_BYTES} of A-Z a-z 0-9 . _ -");
+    let reason = format!("{:?}; expected 1 to {MAX_NAME_BYTES} of A-Z a-z 0-9 . _ -", shortened(name));
     Err(invalid("name", reason))
 }
 
@@ -224,7 +242,7 @@ fn parse_storage(value: &str) -> Result<Engine, Invalid> {
     match value {
         "rocksdb" => Ok(Engine::RocksDb),
         "memory" => Ok(Engine::Memory),
-        _ => Err(invalid("options.storage", format!("{value:?}; expected rocksdb or memory"))),
+        _ => Err(invalid("options.storage", format!("{:?}; expected rocksdb or memory", shortened(value)))),
     }
 }
 
@@ -232,7 +250,7 @@ fn parse_set_mode(value: &str) -> Result<SetMode, Invalid> {
     match value {
         "replace" => Ok(SetMode::Replace),
         "upsert" => Ok(SetMode::Upsert),
-        _ => Err(invalid("options.set_mode", format!("{value:?}; expected replace or upsert"))),
+        _ => Err(invalid("options.set_mode", format!("{:?}; expected replace or upsert", shortened(value)))),
     }
 }
 
@@ -240,7 +258,16 @@ fn unknown_option(name: &str) -> Invalid {
     let mut known = vec!["retention", "set_mode", "storage"];
     known.extend(KEPT_OPTIONS);
     known.sort_unstable();
-    invalid(&format!("options.{name}"), format!("no such option; expected one of {}", known.join(", ")))
+    invalid(
+        &format!("options.{}", shortened(name)),
+        format!("no such option; expected one of {}", known.join(", ")),
+    )
+}
+
+/// Enough of a text to recognise it by.
+fn shortened(text: &str) -> &str {
+    const ENOUGH: usize = 64;
+    text.char_indices().nth(ENOUGH).map_or(text, |(at, _)| &text[..at])
 }
 
 fn invalid(field: &str, reason: String) -> Invalid {
@@ -298,7 +325,10 @@ mod tests {
             refusal(many),
             refusal(replicas),
             refusal(wire("no/slash", &[])),
+            refusal(wire(&"n".repeat(129), &[])),
+            refusal(wire("_catalogue", &[])),
             refusal(wire("c", &[("storage", "fjall")])),
+            refusal(wire("c", &[("storage", &"s".repeat(10_000))])),
             refusal(wire("c", &[("set_mode", "merge")])),
             refusal(wire("c", &[("retenton", "7d")])),
         ];
@@ -307,7 +337,10 @@ mod tests {
         partition_count: 70000 partitions; expected 1 to 65536
         replica_count: 3 replicas of a single collection; it keeps 1: leave it 0 or 1
         name: "no/slash"; expected 1 to 128 of A-Z a-z 0-9 . _ -
+        name: "nnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnnn"; expected 1 to 128 of A-Z a-z 0-9 . _ -
+        name: "_catalogue"; expected one that does not begin with _, as the node's own do
         options.storage: "fjall"; expected rocksdb or memory
+        options.storage: "ssssssssssssssssssssssssssssssssssssssssssssssssssssssssssssssss"; expected rocksdb or memory
         options.set_mode: "merge"; expected replace or upsert
         options.retenton: no such option; expected one of batch_size, consistency, enable_metrics, invoke_only_primary, mst_gc_grace, mst_sync_interval, offload_max_pool_size, pool_max_idle_lifetime, pool_max_lifetime, raft_init_leader_only, raft_net_leader_only, retention, set_mode, storage, timeout_ms
         "#);

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use odgm_log::body::Config;
@@ -140,6 +140,7 @@ impl Manager {
             opening: Arc::new(Semaphore::new(OPENING_AT_ONCE)),
             stopping: CancellationToken::new(),
         });
+        let failures = manager.opener.workers.failures();
         let catalogue = manager.read_catalogue()?;
         manager.finish_removals(&catalogue).await;
         for (name, placed) in &catalogue.collections {
@@ -147,6 +148,7 @@ impl Manager {
             manager.collections.write().insert(name.clone(), Arc::clone(&collection));
             manager.start(&collection);
         }
+        tokio::spawn(Self::watch_failures(Arc::downgrade(&manager), failures));
         tokio::spawn(retention::run(Arc::downgrade(&manager), interval, manager.stopping.clone()));
         Ok(manager)
     }
@@ -250,8 +252,8 @@ impl Manager {
 
     /// Brings the partitions of a collection up in the background.
     pub(crate) fn start(self: &Arc<Self>, collection: &Arc<Collection>) {
+        self.recount();
         for (index, group) in collection.groups().enumerate() {
-            self.readiness.send_modify(|readiness| readiness.starting += 1);
             let manager = Arc::clone(self);
             let collection = Arc::clone(collection);
             tokio::spawn(async move {
@@ -269,6 +271,15 @@ impl Manager {
         }
     }
 
+    /// Notices partitions that fail while they run.
+    async fn watch_failures(manager: Weak<Self>, mut failures: watch::Receiver<()>) {
+        // Ends with the last partition of the node.
+        while failures.changed().await.is_ok() {
+            let Some(manager) = manager.upgrade() else { return };
+            manager.recount();
+        }
+    }
+
     fn settle(&self, collection: &Collection, index: usize, opened: Result<Arc<Partition>, ReplicaError>) {
         let name = &collection.definition().name;
         let opened = opened.map_err(|error| error.to_string());
@@ -277,23 +288,21 @@ impl Manager {
         {
             tracing::error!(collection = %name, partition = index, reason, "the partition is out of service");
         }
-        let failed = opened.is_err();
         collection.settle(index, opened);
-        self.readiness.send_modify(|readiness| {
-            readiness.starting -= 1;
-            if failed {
-                readiness.failed += 1;
-            } else {
-                readiness.ready += 1;
-            }
-        });
+        self.recount();
     }
 
-    /// A collection with that many ready and failed partitions has gone.
-    pub(crate) fn unsettle(&self, ready: usize, failed: usize) {
+    /// Counts again how many partitions are in which state, and tells of it.
+    pub(crate) fn recount(&self) {
+        // Counted under the lock of what is told, so that of two counts the newer one stays.
         self.readiness.send_modify(|readiness| {
-            readiness.ready -= ready;
-            readiness.failed -= failed;
+            *readiness = Readiness::default();
+            for collection in self.collections.read().values() {
+                let of_one = collection.readiness();
+                readiness.starting += of_one.starting;
+                readiness.ready += of_one.ready;
+                readiness.failed += of_one.failed;
+            }
         });
     }
 

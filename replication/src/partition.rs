@@ -92,6 +92,11 @@ impl Partition {
         self.replicator.failure()
     }
 
+    /// Whether it has failed while it was running; it then takes no more writes until the node is started again.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.replicator.has_failed()
+    }
+
     /// Makes a command into a record; returns when it is durable and applied.
     ///
     /// # Errors
@@ -124,12 +129,21 @@ impl Partition {
         }
     }
 
-    /// What frees space, or keeps track of work that is under way, goes on when space is low.
+    /// What frees space goes on when space is low, and what a partition cannot do without.
     fn check_space(&self, body: &Body) -> Result<(), ProposeError> {
+        let needs_room = match body {
+            Body::Semantics(_) | Body::Config(_) | Body::Trimmed(_) | Body::CollectTombstones(_) => false,
+            Body::CursorMoved(cursor) => cursor.position.is_some(),
+            // Deleting a collection frees space; creating one asks for space first.
+            _ => self.group() != GroupId::CATALOGUE,
+        };
+        if needs_room { self.require_space() } else { Ok(()) }
+    }
+
+    /// Refuses while space is low.
+    pub(crate) fn require_space(&self) -> Result<(), ProposeError> {
         let log = &self.replica().log;
-        let needs_room =
-            !matches!(body, Body::Trimmed(_) | Body::CollectTombstones(_) | Body::CursorMoved(_));
-        if needs_room && log.is_low_on_space() {
+        if log.is_low_on_space() {
             let space = log.space();
             return Err(ProposeError::LowSpace { free: space.free, reserve: space.reserve });
         }

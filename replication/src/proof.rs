@@ -1,6 +1,6 @@
 //! Proving that a view is exactly what its log says.
 //!
-//! The log (from the oldest snapshot on, where it has been trimmed) is replayed into a fresh view in a folder of its
+//! The log (from the snapshot below it, where it has been trimmed) is replayed into a fresh view in a folder of its
 //! own, and the texts of both views are compared line by line. Writes go on meanwhile: the text of the serving view
 //! is taken first, and the replay ends at its offset.
 
@@ -9,7 +9,7 @@ use std::io::{self, BufRead, BufReader, BufWriter, Lines, Write};
 use std::path::{Path, PathBuf};
 
 use odgm_log::{Hash, Offset};
-use odgm_projections::storage::{Engine, Resources};
+use odgm_projections::storage::Engine;
 use odgm_projections::{RebuildError, Start, View, ViewOptions, rebuild};
 
 use crate::manager::Manager;
@@ -74,16 +74,31 @@ impl Manager {
         let data = &self.opener.data;
         let scratch = data.scratch(partition.group());
         remove(&scratch)?;
-        let proven = compare(partition, &scratch, data.snapshots(partition.group()), progress);
-        remove(&scratch)?;
+        let options = ViewOptions {
+            group: partition.group(),
+            engine: self.engine(partition),
+            dir: scratch.join("view"),
+            snapshots: data.snapshots(partition.group()),
+            resources: self.opener.resources.clone(),
+        };
+        let proven = compare(partition, &scratch, &options, progress);
+        if let Err(error) = remove(&scratch) {
+            tracing::warn!(%error, "a proven view was not removed");
+        }
         proven
+    }
+
+    /// The engine of a partition's view.
+    fn engine(&self, partition: &Partition) -> Engine {
+        let collection = self.collection(partition.class());
+        collection.map_or(Engine::RocksDb, |collection| collection.definition().options.storage)
     }
 }
 
 fn compare(
     partition: &Partition,
     scratch: &Path,
-    snapshots: PathBuf,
+    options: &ViewOptions,
     progress: &mut dyn FnMut(Offset, Offset),
 ) -> Result<Proven, ProofError> {
     let served = scratch.join("served.txt");
@@ -94,19 +109,11 @@ fn compare(
     file.flush().map_err(failed)?;
 
     let replica = partition.replica();
-    let start = match partition.view().snapshots().first() {
-        Some(&oldest) if header.floor > Offset(1) => Start::Snapshot(oldest),
-        _ => Start::Beginning,
-    };
-    let options = ViewOptions {
-        group: partition.group(),
-        engine: Engine::RocksDb,
-        dir: scratch.join("view"),
-        snapshots,
-        resources: Resources::default(),
-    };
+    let first = partition.bounds().first;
+    // A log is trimmed at a kept snapshot.
+    let start = if first <= Offset(1) { Start::Beginning } else { Start::Snapshot(first.previous()) };
     let records = Records::through(&replica.log, replica.group, header.applied);
-    let rebuilt = rebuild(&options, start, &records, progress)?;
+    let rebuilt = rebuild(options, start, &records, progress)?;
     let file = BufReader::new(File::open(&served).map_err(failed)?);
     find_difference(&rebuilt, file.lines(), header.applied)?;
     Ok(Proven { offset: header.applied, state: header.state })
@@ -121,9 +128,12 @@ fn find_difference(rebuilt: &View, served: Lines<BufReader<File>>, offset: Offse
     }
     match comparison.difference {
         None => Ok(()),
-        Some((expected, found)) => {
-            Err(ProofError::Differs { offset, line: comparison.line, expected, found })
-        }
+        Some((expected, found)) => Err(ProofError::Differs {
+            offset,
+            line: comparison.line,
+            expected: shortened(&expected).to_owned(),
+            found: shortened(&found).to_owned(),
+        }),
     }
 }
 
@@ -170,11 +180,60 @@ impl Write for Comparison {
     }
 }
 
+/// Enough of a line to find it by; it may hold a whole value.
+fn shortened(line: &str) -> &str {
+    const ENOUGH: usize = 200;
+    line.char_indices().nth(ENOUGH).map_or(line, |(at, _)| &line[..at])
+}
+
 fn remove(folder: &Path) -> Result<(), ProofError> {
     match std::fs::remove_dir_all(folder) {
         Err(source) if source.kind() != io::ErrorKind::NotFound => {
             Err(ProofError::Io { path: folder.to_owned(), source })
         }
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use odgm_log::GroupId;
+    use odgm_projections::storage::Resources;
+
+    use super::*;
+
+    #[test]
+    fn of_two_texts_the_first_line_that_differs_is_named() {
+        let root = tempfile::tempdir().expect("a folder");
+        let view = View::open(&ViewOptions {
+            group: GroupId(1),
+            engine: Engine::Memory,
+            dir: root.path().join("view"),
+            snapshots: root.path().join("snapshots"),
+            resources: Resources::default(),
+        })
+        .expect("an empty view");
+        let mut text = Vec::new();
+        view.dump(&mut text).expect("a dump");
+        let text = String::from_utf8(text).expect("text");
+        let compare = |served: &str| {
+            let path = root.path().join("served.txt");
+            std::fs::write(&path, served).expect("written");
+            let served = BufReader::new(File::open(&path).expect("opened"));
+            find_difference(&view, served.lines(), Offset(7)).map_err(|error| match error {
+                ProofError::Differs { line, found, .. } => (line, found),
+                other => panic!("{other}"),
+            })
+        };
+        let lines = text.lines().count() as u64;
+        let last = text.lines().last().expect("a line");
+        assert_eq!(compare(&text), Ok(()));
+        assert_eq!(compare(&format!("{text}more\n")), Err((lines + 1, "more".to_owned())));
+        let before_last = text.trim_end().strip_suffix(last).expect("it ends with its last line");
+        assert_eq!(compare(&format!("{before_last}other\n")), Err((lines, "other".to_owned())));
+        assert_eq!(compare(before_last), Err((lines, String::new())));
+        assert_eq!(compare(""), Err((1, String::new())));
+        let long = "x".repeat(100_000);
+        assert_eq!(compare(&long), Err((1, long[..200].to_owned())), "long lines are shortened");
     }
 }

@@ -16,4 +16,7 @@ pub(crate) trait Replicator: Send + Sync {
 
     /// Why no proposals are taken (any more).
     fn failure(&self) -> Option<ProposeError>;
+
+    /// Whether proposals are refused because one could not be written or applied.
+    fn has_failed(&self) -> bool;
 }

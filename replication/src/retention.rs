@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use odgm_log::body::{CollectTombstones, Trimmed};
 use odgm_log::{Body, Cause, Offset, Payload, Timestamp};
+use odgm_projections::limits::MAX_COLLECTED;
 use odgm_projections::{Cursor, RecordSource};
 use tokio_util::sync::CancellationToken;
 
@@ -76,9 +77,11 @@ pub(crate) async fn run(manager: Weak<Manager>, interval: Duration, stopping: Ca
 pub(crate) async fn forget_deletions(partition: &Partition, most: u64) -> Result<(), Error> {
     let mut remembered = partition.view().header().tombstones;
     while remembered > most {
-        let body = Body::CollectTombstones(CollectTombstones { through: partition.head() });
-        partition.propose(Payload { cause: Cause::default(), body }).await?;
         // One record forgets a bounded number; what it did not forget, the next one will.
+        let beyond = usize::try_from(remembered - most).unwrap_or(usize::MAX).min(MAX_COLLECTED);
+        let Some(through) = partition.view().nth_oldest_tombstone(beyond - 1)? else { break };
+        let body = Body::CollectTombstones(CollectTombstones { through });
+        partition.propose(Payload { cause: Cause::default(), body }).await?;
         let left = partition.view().header().tombstones;
         if left >= remembered {
             break;
@@ -110,7 +113,12 @@ fn first_wanted(partition: &Partition, retention: Retention, now: Timestamp) -> 
     let mut first = Offset(1);
     if let Some(age) = retention.age {
         let oldest = Timestamp(now.0.saturating_sub(micros(age)));
-        first = first.max(partition.view().offset_at(oldest, &partition.records())?.next());
+        first = first.max(match partition.view().offset_at(oldest, &partition.records()) {
+            Ok(newest_that_may_go) => newest_that_may_go.next(),
+            // The size has trimmed more than the age asks for.
+            Err(odgm_projections::Error::BelowFloor { first, .. }) => first,
+            Err(error) => return Err(error.into()),
+        });
     }
     if let Some(bytes) = retention.bytes {
         first = first.max(partition.replica().log.first_within(partition.group(), bytes)?);
@@ -180,9 +188,28 @@ fn micros(duration: Duration) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+    use std::sync::Arc;
+
+    use odgm_log::body::{Delete, SetValues, Value};
     use odgm_projections::Moment;
+    use odgm_proto::oprc::CreateCollectionRequest;
 
     use super::*;
+    use crate::definition::Definition;
+    use crate::manager::Options;
+
+    /// A node with one partition, whose rounds of retention are too far apart to be met.
+    async fn node(dir: &Path) -> (Arc<Manager>, Arc<Partition>) {
+        let mut options = Options::new(dir);
+        options.retention_interval = Duration::from_secs(3_600);
+        let manager = Manager::open(options).await.expect("the node starts");
+        let wire = CreateCollectionRequest { name: "c".into(), ..Default::default() };
+        let definition = Definition::from_wire(wire).expect("valid");
+        manager.create_collection(definition).await.expect("created");
+        let partition = manager.partition("c", 0).expect("in service");
+        (manager, partition)
+    }
 
     fn cursor(position: u64, allowed_lag: u64) -> Cursor {
         Cursor { name: "c".into(), position: Offset(position), allowed_lag, moved: Moment::default() }
@@ -204,5 +231,45 @@ mod tests {
             Offset(800),
             "the furthest back counts"
         );
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn an_age_is_satisfied_where_the_size_has_trimmed_more() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let (manager, partition) = node(dir.path()).await;
+        let trim = |below| Payload { cause: Cause::default(), body: Body::Trimmed(Trimmed { below }) };
+        for below in 1..=5 {
+            partition.propose(trim(Offset(below))).await.expect("written");
+        }
+        assert_eq!(partition.view().header().floor, Offset(5));
+
+        let retention = Retention { age: Some(Duration::from_secs(3_600)), bytes: Some(1 << 30) };
+        let now = Timestamp::now();
+        assert_eq!(first_wanted(&partition, retention, now).expect("known"), Offset(5));
+        assert_eq!(look(&partition, retention, now).expect("looked"), None, "there is nothing more to trim");
+        manager.shutdown().await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn only_as_many_deletions_are_forgotten_as_are_too_many() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let (manager, partition) = node(dir.path()).await;
+        for n in 0..5 {
+            let object = format!("o{n}");
+            let put = SetValues {
+                object: object.clone(),
+                puts: vec![("k".into(), Value::bytes("v"))],
+                deletes: Vec::new(),
+                expected_version: None,
+            };
+            for body in [Body::SetValues(put), Body::Delete(Delete { object })] {
+                partition.propose(Payload { cause: Cause::default(), body }).await.expect("written");
+            }
+        }
+        for (most, left) in [(9, 5), (4, 4), (1, 1), (0, 0)] {
+            forget_deletions(&partition, most).await.expect("forgotten");
+            assert_eq!(partition.view().header().tombstones, left);
+        }
+        manager.shutdown().await;
     }
 }

@@ -1,7 +1,8 @@
 //! The data directory of a node that is not running, for looking at its logs and views.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::fs::File;
+use std::path::{Path, PathBuf};
 
 use odgm_log::store::{self, LogStore};
 use odgm_log::{GroupId, Offset};
@@ -112,11 +113,12 @@ impl StoppedNode {
             })
     }
 
-    /// Throws the view of a partition away and makes it again from the log (from the newest snapshot, where the log
-    /// has been trimmed). `progress` hears of the applied and the last offset.
+    /// Makes the view of a partition again from the log (from the newest snapshot, if there is one), and then throws
+    /// the old one away. `progress` hears of the applied and the last offset.
     ///
     /// # Errors
-    /// [`StoppedError`]; the log is never changed, so it can be tried again.
+    /// [`StoppedError`]; the log is never changed, so it can be tried again. The old view is still there unless the
+    /// new one was complete.
     pub fn rebuild_view(
         &self,
         class: &str,
@@ -124,8 +126,30 @@ impl StoppedNode {
         progress: &mut dyn FnMut(Offset, Offset),
     ) -> Result<Header, StoppedError> {
         let (group, engine) = self.partition(class, partition)?;
-        remove(&self.data.view(group))?;
-        let view = self.open_view(group, engine)?;
+        let (old, new) = (self.data.view(group), self.data.scratch(group));
+        remove(&new)?;
+        let replaced = self.build(group, engine, &new, progress).and_then(|header| {
+            remove(&old)?;
+            rename(&new, &old)?;
+            Ok(header)
+        });
+        if replaced.is_err()
+            && let Err(error) = remove(&new)
+        {
+            tracing::warn!(%error, "an unfinished view was not removed");
+        }
+        replaced
+    }
+
+    /// Builds a view in an empty place and closes it.
+    fn build(
+        &self,
+        group: GroupId,
+        engine: Engine,
+        dir: &Path,
+        progress: &mut dyn FnMut(Offset, Offset),
+    ) -> Result<Header, StoppedError> {
+        let view = self.open_view(group, engine, dir.to_owned())?;
         catch_up(group, &self.log, &view, progress)?;
         view.flush()?;
         Ok(view.header())
@@ -142,16 +166,16 @@ impl StoppedNode {
         progress: &mut dyn FnMut(Offset, Offset),
     ) -> Result<View, StoppedError> {
         let (group, engine) = self.partition(class, partition)?;
-        let view = self.open_view(group, engine)?;
+        let view = self.open_view(group, engine, self.data.view(group))?;
         catch_up(group, &self.log, &view, progress)?;
         Ok(view)
     }
 
-    fn open_view(&self, group: GroupId, engine: Engine) -> Result<View, StoppedError> {
+    fn open_view(&self, group: GroupId, engine: Engine, dir: PathBuf) -> Result<View, StoppedError> {
         let options = ViewOptions {
             group,
             engine,
-            dir: self.data.view(group),
+            dir,
             snapshots: self.data.snapshots(group),
             resources: self.resources.clone(),
         };
@@ -159,7 +183,8 @@ impl StoppedNode {
     }
 
     fn read_catalogue(&self) -> Result<BTreeMap<String, Stored>, StoppedError> {
-        let view = self.open_view(GroupId::CATALOGUE, Engine::RocksDb)?;
+        let dir = self.data.view(GroupId::CATALOGUE);
+        let view = self.open_view(GroupId::CATALOGUE, Engine::RocksDb, dir)?;
         catch_up(GroupId::CATALOGUE, &self.log, &view, &mut |_, _| {})?;
         let catalogue = Catalogue::read(view.object(OBJECT)?.as_ref())?;
         let itself = Stored { engine: Engine::RocksDb, groups: vec![GroupId::CATALOGUE] };
@@ -184,5 +209,15 @@ fn remove(folder: &Path) -> Result<(), StoppedError> {
             Err(StoppedError::Io { path: folder.display().to_string(), source })
         }
         _ => Ok(()),
+    }
+}
+
+/// Renames a folder so that a crash does not undo it.
+fn rename(from: &Path, to: &Path) -> Result<(), StoppedError> {
+    let failed = |source| StoppedError::Io { path: to.display().to_string(), source };
+    std::fs::rename(from, to).map_err(failed)?;
+    match to.parent() {
+        Some(parent) => File::open(parent).and_then(|parent| parent.sync_all()).map_err(failed),
+        None => Ok(()),
     }
 }

@@ -107,7 +107,7 @@ impl EventReader {
     pub fn open(partition: Arc<Partition>, start: StartPoint) -> Result<Self, StreamError> {
         let visible = partition.visible();
         let head = *visible.borrow();
-        let first = partition.records().first();
+        let first = first_kept(&partition);
         let progress = match start {
             StartPoint::Earliest => first.previous(),
             StartPoint::Latest => head,
@@ -164,7 +164,9 @@ impl EventReader {
         let limit = ReadLimit { records: STREAM_RECORDS, bytes: STREAM_BYTES };
         let next = self.progress.next();
         let records = self.partition.records().read_limited(next, limit).map_err(|error| match error {
-            ReadError::BelowFloor { requested, first, .. } => below_floor(requested, first),
+            ReadError::BelowFloor { requested, first, .. } => {
+                below_floor(requested, first.max(first_kept(&self.partition)))
+            }
             other => StreamError::Log(other),
         })?;
         let mut events = Vec::with_capacity(records.len());
@@ -177,11 +179,22 @@ impl EventReader {
                 events.push(Event { change, payload });
             }
         }
+        // Looked at last: what the view no longer answered, it had forgotten by now.
+        let first = first_kept(&self.partition);
+        if next < first {
+            return Err(below_floor(next, first));
+        }
         if let Some(last) = records.last() {
             self.progress = last.offset;
         }
         Ok(EventBatch { events, progress: self.progress, head: *self.visible.borrow() })
     }
+}
+
+/// The first record of which view and log both know. Once a trim is applied the view has forgotten what is below,
+/// while the log may still hold it.
+fn first_kept(partition: &Partition) -> Offset {
+    partition.records().first().max(partition.view().header().floor)
 }
 
 fn below_floor(requested: Offset, first: Offset) -> StreamError {

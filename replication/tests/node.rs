@@ -6,13 +6,13 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use odgm_log::body::{CursorMoved, Delete, SetValues, Value};
+use odgm_log::body::{CursorMoved, Delete, SetValues, Trimmed, Value};
 use odgm_log::{Body, Cause, Offset, Payload};
 use odgm_projections::{ChangeKind, Object, Outcome, RecordSource};
 use odgm_proto::oprc::CreateCollectionRequest;
 use odgm_replication::{
-    CatalogueError, Definition, EventReader, LookupError, Manager, Options, Partition, ProposeError,
-    StartPoint, StreamError,
+    CATALOGUE_OBJECT, CatalogueError, Definition, EventReader, LookupError, Manager, Options, Partition,
+    ProposeError, StartPoint, StoppedNode, StreamError,
 };
 
 fn definition(name: &str, partitions: i32, options: &[(&str, &str)]) -> Definition {
@@ -249,7 +249,7 @@ async fn a_retention_trims_behind_a_snapshot_and_says_so() {
     let first = trimmed.await.expect("the retention takes effect");
     assert_eq!(dump_state(&partition), before, "trimming changes no object");
     let below = EventReader::open(Arc::clone(&partition), StartPoint::Offset(Offset(1)));
-    assert!(matches!(below, Err(StreamError::BelowFloor { first: f, .. }) if f == partition.bounds().first));
+    assert!(matches!(below, Err(StreamError::BelowFloor { first: f, .. }) if f >= first));
     assert_eq!(partition.records().first(), first);
     manager.shutdown().await;
     drop((partition, manager));
@@ -266,6 +266,41 @@ async fn a_retention_trims_behind_a_snapshot_and_says_so() {
     let manager = start(dir.path()).await;
     assert_eq!(dump_state(&manager.partition("c", 0).expect("in service")), before);
     manager.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_below_an_applied_trim_is_told_so_while_the_log_still_has_the_records() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let manager = start_without_rounds(dir.path()).await;
+    let partition = collection(&manager, "c", &[]).await;
+    let open = |start| EventReader::open(Arc::clone(&partition), start);
+    let mut slow = open(StartPoint::Earliest).expect("opened");
+    for n in 0..9 {
+        write(&partition, put("o", "k", &n.to_string())).await;
+    }
+    let below = write(&partition, put("o", "k", "9")).await;
+    write(&partition, Payload { cause: Cause::default(), body: Body::Trimmed(Trimmed { below }) }).await;
+    assert_eq!(partition.bounds().first, Offset(1), "nothing has been deleted yet");
+
+    assert!(matches!(slow.read(), Err(StreamError::BelowFloor { first, .. }) if first == below));
+    assert!(matches!(
+        open(StartPoint::Offset(below.previous())),
+        Err(StreamError::BelowFloor { requested, first, .. }) if (requested, first) == (below.previous(), below)
+    ));
+    for start in [StartPoint::Earliest, StartPoint::Offset(below)] {
+        let kept = vec![(below.0, ChangeKind::Updated, "o".to_owned())];
+        assert_eq!(events(&mut open(start).expect("opened")), kept);
+    }
+    manager.shutdown().await;
+}
+
+/// A node whose rounds of retention are too far apart to be met.
+async fn start_without_rounds(dir: &Path) -> Arc<Manager> {
+    let mut options = Options::new(dir);
+    options.retention_interval = Duration::from_secs(3_600);
+    let manager = Manager::open(options).await.expect("the node starts");
+    manager.ready().await;
+    manager
 }
 
 /// The objects and their entries, without what trimming is allowed to change.
@@ -333,6 +368,7 @@ async fn old_deletions_are_forgotten_and_their_versions_never_come_back() {
         visible.changed().await.expect("the partition is open");
     }
     let header = partition.view().header();
+    assert_eq!(header.tombstones, 2, "no more are forgotten than are too many");
     write(&partition, put("o0", "k", "again")).await;
     let again = partition.view().object("o0").expect("readable").expect("created again");
     assert!(again.version > 2, "the first o0 was deleted with version 2");
@@ -352,4 +388,141 @@ async fn a_node_that_stops_while_it_starts_lets_go_of_its_directory() {
     manager.shutdown().await;
     drop(manager);
     start(dir.path()).await.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_removal_that_a_crash_kept_from_being_noted_is_noted_at_the_next_start() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let manager = start(dir.path()).await;
+    // As a crash leaves it after the last data of group 77 have gone.
+    write(manager.catalogue(), put(CATALOGUE_OBJECT, "removing/77", "")).await;
+    manager.shutdown().await;
+    drop(manager);
+
+    let manager = start(dir.path()).await;
+    let entry = manager.catalogue().view().value(CATALOGUE_OBJECT, "removing/77").expect("readable");
+    assert_eq!(entry.value, None, "what is not there has been removed");
+    manager.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn below_the_reserve_only_what_frees_space_is_recorded() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let manager = start(dir.path()).await;
+    let partition = collection(&manager, "c", &[]).await;
+    let cursor = CursorMoved { name: "reader".into(), position: Some(Offset(2)), allowed_lag: 0 };
+    let moved = |body| Payload { cause: Cause::default(), body: Body::CursorMoved(body) };
+    write(&partition, moved(cursor.clone())).await;
+    manager.shutdown().await;
+    drop((partition, manager));
+
+    let manager = start_on_a_full_disk(dir.path()).await;
+    let partition = manager.partition("c", 0).expect("in service");
+    for refused in [put("o", "k", "v"), moved(cursor.clone())] {
+        let answer = partition.propose(refused).await;
+        assert!(matches!(answer, Err(ProposeError::LowSpace { .. })), "{answer:?}");
+    }
+    write(&partition, moved(CursorMoved { position: None, ..cursor })).await;
+    let created = manager.create_collection(definition("d", 1, &[])).await.map(drop);
+    assert!(matches!(created, Err(CatalogueError::Propose(ProposeError::LowSpace { .. }))), "{created:?}");
+    manager.delete_collection("c").await.expect("a deletion frees space");
+    assert!(manager.collections().is_empty());
+    manager.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_partition_that_begins_below_the_reserve_still_begins_with_its_rules() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let manager = start_on_a_full_disk(dir.path()).await;
+    assert_eq!(manager.catalogue().head(), Offset(2));
+    manager.shutdown().await;
+}
+
+/// A node that never has the free space that it wants.
+async fn start_on_a_full_disk(dir: &Path) -> Arc<Manager> {
+    let mut options = Options::new(dir);
+    options.log.free_space_reserve = u64::MAX;
+    let manager = Manager::open(options).await.expect("the node starts");
+    manager.ready().await;
+    manager
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_partition_that_fails_while_it_runs_is_no_longer_counted_as_ready() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let manager = start(dir.path()).await;
+    manager.create_collection(definition("c", 2, &[])).await.expect("created");
+    let mut readiness = manager.readiness();
+    assert_eq!(readiness.borrow().ready, 2);
+
+    // The log goes away under the partitions; the first one to write notices.
+    manager.log().close().expect("closed");
+    let partition = manager.partition("c", 1).expect("in service");
+    for _ in 0..2 {
+        let answer = partition.propose(put("o", "k", "v")).await;
+        assert!(matches!(answer, Err(ProposeError::Stopped { .. })), "{answer:?}");
+    }
+    let failed = readiness.wait_for(|readiness| readiness.failed > 0);
+    let failed = tokio::time::timeout(Duration::from_secs(10), failed).await.expect("noticed");
+    let counted = failed.map(|now| (now.starting, now.ready, now.failed)).expect("the node runs");
+    assert_eq!(counted, (0, 1, 1));
+    manager.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_view_is_replaced_only_when_a_new_one_is_complete() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let manager = start_without_rounds(dir.path()).await;
+    let mut groups = Vec::new();
+    for name in ["whole", "cut"] {
+        let partition = collection(&manager, name, &[]).await;
+        for n in 0..10 {
+            write(&partition, put("o", "k", &n.to_string())).await;
+        }
+        groups.push(partition.group());
+    }
+    let before = dump(&manager.partition("whole", 0).expect("in service"));
+    // Without a snapshot what is missing here cannot be had again.
+    manager.log().trim(groups[1], Offset(5)).expect("trimmed");
+    manager.shutdown().await;
+    drop(manager);
+
+    let node = StoppedNode::open(dir.path()).expect("a stopped node");
+    assert_eq!(node.rebuild_view("whole", 0, &mut |_, _| {}).expect("rebuilt").applied, Offset(12));
+    let mut after = Vec::new();
+    node.view("whole", 0, &mut |_, _| {}).expect("the new view").dump(&mut after).expect("a dump");
+    assert_eq!(String::from_utf8(after).expect("text"), before);
+
+    node.rebuild_view("cut", 0, &mut |_, _| {}).expect_err("the first records are missing");
+    let kept = node.view("cut", 0, &mut |_, _| {}).expect("the old view");
+    assert_eq!(kept.header().applied, Offset(12));
+    for group in groups {
+        assert!(!dir.path().join("scratch").join(group.to_string()).exists(), "nothing is left over");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_view_that_follows_its_log_is_proven_from_the_beginning_and_from_a_snapshot() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let manager = start_without_rounds(dir.path()).await;
+    for engine in ["rocksdb", "memory"] {
+        let partition = collection(&manager, engine, &[("storage", engine)]).await;
+        for n in 0..20 {
+            write(&partition, put(&format!("o{}", n % 3), "k", &n.to_string())).await;
+        }
+        for from_snapshot in [false, true] {
+            if from_snapshot {
+                let below = partition.view().snapshot().expect("a snapshot").next();
+                write(&partition, put("o0", "k", "after")).await;
+                let trimmed = Body::Trimmed(Trimmed { below });
+                write(&partition, Payload { cause: Cause::default(), body: trimmed }).await;
+                manager.log().trim(partition.group(), below).expect("trimmed");
+            }
+            let proven = manager.prove_view(&partition, &mut |_, _| {}).expect("proven");
+            let header = partition.view().header();
+            assert_eq!((proven.offset, proven.state), (header.applied, header.state));
+        }
+        assert!(!dir.path().join("scratch").join(partition.group().to_string()).exists());
+    }
+    manager.shutdown().await;
 }

@@ -2,6 +2,7 @@
 
 use std::{error::Error as _, io, path::Path};
 
+use odgm_api::status::FIRST_OFFSET;
 use serde::Serialize;
 use tonic::{Code, Status};
 
@@ -112,7 +113,9 @@ impl From<Status> for Error {
             Code::InvalidArgument => Self::Usage(message),
             Code::NotFound => Self::NotFound(message),
             Code::Aborted | Code::AlreadyExists => Self::Conflict(message),
-            Code::OutOfRange => Self::Trimmed(message),
+            Code::OutOfRange if status.metadata().contains_key(FIRST_OFFSET) => Self::Trimmed(message),
+            // An offset that is not there yet.
+            Code::OutOfRange => Self::Usage(message),
             Code::Unavailable | Code::ResourceExhausted | Code::DeadlineExceeded => {
                 Self::Unavailable(message)
             }
@@ -153,8 +156,15 @@ mod tests {
         assert_eq!(code(Code::Aborted), exit::CONFLICT);
         assert_eq!(code(Code::AlreadyExists), exit::CONFLICT);
         assert_eq!(code(Code::Unavailable), exit::UNAVAILABLE);
-        assert_eq!(code(Code::OutOfRange), exit::TRIMMED);
+        assert_eq!(code(Code::OutOfRange), exit::USAGE);
         assert_eq!(code(Code::Internal), exit::FAILURE);
+    }
+
+    #[test]
+    fn records_are_trimmed_only_if_the_server_says_where_the_others_begin() {
+        let mut status = Status::out_of_range("offset 3 has been trimmed");
+        status.metadata_mut().insert(FIRST_OFFSET, "10".parse().expect("a value"));
+        assert_eq!(Error::from(status).exit_code(), exit::TRIMMED);
     }
 
     #[test]

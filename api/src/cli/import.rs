@@ -44,6 +44,7 @@ pub(crate) fn help() -> String {
     format!(
         "{}{}.\n\n\
          Operations on one object are applied in the order of their lines.\n\
+         An operation larger than the server's ODGM_MAX_REQUEST_BYTES cannot be imported.\n\
          The exit code is 1 if a line was bad or an operation refused, 5 if the connection broke.\n\n\
          Examples:\n  \
          odgm collection create flights --partitions 8\n  \

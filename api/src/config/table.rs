@@ -54,6 +54,16 @@ const fn now(
     Setting { name, default, meaning, effect: Effect::Now, read }
 }
 
+/// A setting that new partitions record for the time when there are functions and triggers.
+const fn recorded(
+    name: &'static str,
+    default: &'static str,
+    meaning: &'static str,
+    read: fn(&mut Config, &str) -> Result<(), Expected>,
+) -> Setting {
+    Setting { name, default, meaning, effect: FUNCTIONS, read }
+}
+
 /// A setting that is checked, so that a slip is noticed, and then not kept.
 const fn checked(
     name: &'static str,
@@ -249,10 +259,15 @@ pub(super) const SETTINGS: &[Setting] = &[
         c.store.log.tail_cache_bytes = parse::bytes(v, 0..=64 * GIB)?;
         Ok(())
     }),
-    now("ODGM_FREE_SPACE_RESERVE", "256MiB", "free disk space below which writes are refused", |c, v| {
-        c.store.log.free_space_reserve = parse::bytes(v, 0..=1024 * GIB)?;
-        Ok(())
-    }),
+    now(
+        "ODGM_FREE_SPACE_RESERVE",
+        "256MiB",
+        "free disk space below which writes are refused; write buffers have to fit in",
+        |c, v| {
+            c.store.log.free_space_reserve = parse::bytes(v, 0..=1024 * GIB)?;
+            Ok(())
+        },
+    ),
     now("ODGM_LOG_WAL_BYTES", "64MiB", "write-ahead files of the log before they are flushed", |c, v| {
         c.store.log.max_wal_bytes = parse::bytes(v, MIB..=64 * GIB)?;
         Ok(())
@@ -295,11 +310,11 @@ pub(super) const SETTINGS: &[Setting] = &[
         Ok(())
     }),
     // Events and triggers.
-    now("ODGM_EVENTS_ENABLED", "true", "new partitions: match changes against triggers", |c, v| {
+    recorded("ODGM_EVENTS_ENABLED", "true", "new partitions: match changes against triggers", |c, v| {
         c.store.rules.events_enabled = parse::boolean(v)?;
         Ok(())
     }),
-    now(
+    recorded(
         "ODGM_MAX_TRIGGER_DEPTH",
         "10",
         "new partitions: deepest chain of triggers that is dispatched",
@@ -335,6 +350,21 @@ pub(super) const SETTINGS: &[Setting] = &[
     checked("ODGM_FORWARD", "true", "pass requests on to the leader of a partition", CLUSTER, boolean),
     checked("ODGM_MAX_SESSIONS", "1", "Zenoh sessions", CLUSTER, count),
     checked("ODGM_CAPS_QUERYABLE_ENABLED", "true", "answer Zenoh queries for capabilities", CLUSTER, boolean),
+    checked("ODGM_ZENOH_EVENT_PUBLISH", "false", "publish changes of objects over Zenoh", CLUSTER, boolean),
+    checked(
+        "ODGM_ZENOH_EVENT_LOCALITY",
+        "remote",
+        "who gets those changes: session_local, remote or any",
+        CLUSTER,
+        zenoh_locality,
+    ),
+    checked(
+        "ODGM_MST_SYNC_EVENTS",
+        "false",
+        "publish changes that came from other replicas, too",
+        CLUSTER,
+        boolean,
+    ),
     checked("OPRC_ZENOH_MODE", "peer", "peer, client or router", CLUSTER, zenoh_mode),
     checked("OPRC_ZENOH_PORT", "0", "port Zenoh listens on; 0: any free one", CLUSTER, |_, v| {
         parse::number(v, 0..=u16::MAX).map(drop)
@@ -375,5 +405,12 @@ fn zenoh_mode(_: &mut Config, value: &str) -> Result<(), Expected> {
     match value {
         "peer" | "client" | "router" => Ok(()),
         _ => Err("peer, client or router".into()),
+    }
+}
+
+fn zenoh_locality(_: &mut Config, value: &str) -> Result<(), Expected> {
+    match value {
+        "session_local" | "remote" | "any" => Ok(()),
+        _ => Err("session_local, remote or any".into()),
     }
 }

@@ -37,7 +37,10 @@ impl DataService for Data {
         let request = request.into_inner();
         let id = self.0.rules.identity.object(request.object_id_str, request.object_id, false)?;
         let partition = self.0.partition(&request.cls_id, request.partition_id)?;
-        let object = partition.view().object(&id).map_err(|error| status::from_view(&error))?;
+        // It may be large, and rows that have gathered are written out first.
+        let view = partition.view().clone();
+        let read = id.clone();
+        let object = blocking(move || view.object(&read).map_err(|error| status::from_view(&error))).await?;
         let object = object.ok_or_else(|| Status::not_found(format!("object {id:?} not found")))?;
         let version = object.version;
         let obj = obj_data(partition.class(), partition.index(), object);
@@ -178,7 +181,10 @@ fn stream<T>(page: Vec<T>) -> Page<T> {
 
 /// The object as it was right after the record at `offset`, which merged it.
 async fn merged(partition: &Arc<Partition>, id: String, offset: Offset) -> Result<ObjData, Status> {
-    let current = partition.view().object(&id).map_err(|error| status::applied(offset, &error))?;
+    let view = partition.view().clone();
+    let read = id.clone();
+    let current =
+        blocking(move || view.object(&read).map_err(|error| status::applied(offset, &error))).await?;
     let object = match current {
         // Nothing has changed it since.
         Some(object) if object.updated.offset <= offset => object,

@@ -8,10 +8,11 @@ mod list;
 mod streams;
 mod writes;
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use odgm_log::body::Cause;
 use odgm_log::{Body, Payload};
+use odgm_replication::definition::MAX_NAME_BYTES;
 use odgm_replication::{Collection, LookupError, Manager, Partition};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
@@ -43,8 +44,6 @@ pub(crate) struct Shared {
     pub(crate) stop: CancellationToken,
     subscriptions: Arc<Semaphore>,
     heavy: Arc<Semaphore>,
-    /// Held while a view is checked: the fresh one has one place on the disk.
-    checking: Mutex<()>,
 }
 
 impl Shared {
@@ -52,17 +51,19 @@ impl Shared {
         let rules = Rules { identity: Rule { max: limits.id_bytes }, max_entries: limits.request_entries };
         let subscriptions = Arc::new(Semaphore::new(limits.subscriptions));
         let heavy = Arc::new(Semaphore::new(HEAVY_AT_ONCE));
-        Self { manager, limits, rules, stop, subscriptions, heavy, checking: Mutex::default() }
+        Self { manager, limits, rules, stop, subscriptions, heavy }
     }
 
     /// A partition that serves. The id is as it came over the wire.
     fn partition(&self, class: &str, id: impl Into<i64>) -> Result<Arc<Partition>, Status> {
         let id = identity::partition(id)?;
+        check_class(class)?;
         self.manager.partition(class, id).map_err(|error| lookup(&error))
     }
 
     /// A collection.
     fn collection(&self, class: &str) -> Result<Arc<Collection>, Status> {
+        check_class(class)?;
         let missing = || lookup(&LookupError::NoCollection { name: class.to_owned() });
         self.manager.collection(class).ok_or_else(missing)
     }
@@ -112,6 +113,17 @@ impl Shared {
 async fn propose(partition: &Partition, payload: Payload) -> Result<Written, Status> {
     let is_deletion = matches!(payload.body, Body::Delete(_));
     status::answer(partition.propose(payload).await, is_deletion)
+}
+
+/// Refuses a name that no collection has. Repeated whole, it would not fit into the headers that clients take.
+fn check_class(class: &str) -> Result<(), Status> {
+    if class.len() <= MAX_NAME_BYTES {
+        return Ok(());
+    }
+    let beginning = format!("{}...", request::shortened(class));
+    Err(Status::not_found(format!(
+        "there is no collection {beginning:?}: a name has at most {MAX_NAME_BYTES} bytes"
+    )))
 }
 
 /// Why there is no such partition.

@@ -23,10 +23,7 @@ use super::{Shared, blocking, propose};
 use crate::convert::obj_data;
 use crate::identity::Kind;
 use crate::request;
-use crate::status::{self, not_applied};
-
-/// In the metadata of `OUT_OF_RANGE`: the first offset whose record is kept.
-const FIRST_OFFSET: &str = "odgm-first-offset";
+use crate::status::{self, FIRST_OFFSET, not_applied};
 
 /// In the metadata of `OUT_OF_RANGE`: the offset of the snapshot from which reading can start again.
 const SNAPSHOT_OFFSET: &str = "odgm-snapshot-offset";

@@ -95,10 +95,15 @@ impl Acknowledgements {
                 Poll::Ready(Some(Ok(request))) => self.take(request),
                 Poll::Ready(ended) => {
                     self.requests = None;
-                    self.failed = ended.and_then(Result::err);
+                    self.failed = ended.and_then(Result::err).map(|status| self.failure(status));
                 }
             }
         }
+    }
+
+    /// Why the requests cannot be read on. What was acknowledged before stays.
+    fn failure(&self, status: Status) -> Status {
+        status::unreadable(&status, self.shared.limits.request_bytes).map_or(status, not_applied)
     }
 
     fn take(&self, request: WriteRequest) {

@@ -34,6 +34,10 @@ async fn of_object_data() {
     let class = |cls_id: &str| SingleObjectRequest { cls_id: cls_id.into(), ..one("o") };
     let partition = |partition_id| SingleObjectRequest { partition_id, ..one("o") };
     refusals.add("get, no such class", client.get(class("nothing")).await);
+    refusals.add("get, class of 20 KiB", client.get(class(&"c".repeat(20 << 10))).await);
+    let elsewhere = SetKeyRequest { cls_id: "c".repeat(20 << 10), ..put("o", "k", "v") };
+    refusals.add("set_value, class of 20 KiB", client.set_value(elsewhere).await);
+    refusals.add("get, class of 128 bytes", client.get(class(&"c".repeat(128))).await);
     refusals.add("get, no such partition", client.get(partition(2)).await);
     refusals.add("get, huge partition", client.get(partition(70_000)).await);
     refusals.add("get, no such object", client.get(one("o")).await);
@@ -66,6 +70,7 @@ async fn of_object_data() {
     refusals.add("set_value, no such type", client.set_value(typed).await);
     let huge = "x".repeat(5 << 20);
     refusals.add("set_value, 5 MiB", client.set_value(put("o", "k", &huge)).await);
+    refusals.add("get, 5 MiB", client.get(one(&huge)).await);
     refusals.add(
         "batch, put and deleted",
         client.batch_set_values(batch("o", &[("k", "v")], &["K"], None)).await,
@@ -89,6 +94,9 @@ async fn of_object_data() {
     refusals.add("get, no such consistency", client.get(consistency).await);
     insta::assert_snapshot!(refusals.0.join("\n"), @r#"
     get, no such class: NotFound there is no collection "nothing"
+    get, class of 20 KiB: NotFound there is no collection "cccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccc...": a name has at most 128 bytes
+    set_value, class of 20 KiB: NotFound [not-applied] there is no collection "cccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccc...": a name has at most 128 bytes
+    get, class of 128 bytes: NotFound there is no collection "cccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccc"
     get, no such partition: NotFound collection "things" has 2 partitions, 0 to 1: there is no partition 2
     get, huge partition: InvalidArgument invalid partition_id 70000: expected 0 to 65535
     get, no such object: NotFound object "o" not found
@@ -106,7 +114,8 @@ async fn of_object_data() {
     merge, no document: InvalidArgument [not-applied] the value of entry "doc" is not an automerge document: the value given cannot be read
     set_value, no value: InvalidArgument [not-applied] value required: expected a ValData
     set_value, no such type: InvalidArgument [not-applied] value of type 9: expected 0 (BYTE) or 1 (CRDT_MAP)
-    set_value, 5 MiB: OutOfRange Error, decoded message length too large: found 5242904 bytes, the limit is: 4194304 bytes
+    set_value, 5 MiB: InvalidArgument [not-applied] the request message is too large: expected at most 4194304 bytes (ODGM_MAX_REQUEST_BYTES)
+    get, 5 MiB: InvalidArgument the request message is too large: expected at most 4194304 bytes (ODGM_MAX_REQUEST_BYTES)
     batch, put and deleted: InvalidArgument [not-applied] key "k" is both put and deleted: expected each key in one of values and delete_keys
     batch, other version: Aborted [not-applied] version mismatch: expected 3, got 0
     list_objects, garbage cursor: InvalidArgument invalid cursor: expected next_cursor of a page of the same class, partition, object and prefix
@@ -199,7 +208,7 @@ async fn of_streams() {
     garbage cursor: InvalidArgument invalid cursor: expected a cursor as received in a SubscribeResponse
     another partition's cursor: InvalidArgument a cursor is of group 2, which is none of the partitions asked for: expected cursors of these partitions
     an offset in two partitions: InvalidArgument an offset is a place in one partition, and 2 are asked for: expected a single partition, or earliest, latest, time_ms, cursors or named_cursor
-    beyond the head: OutOfRange offset 98 is beyond the head 2 of the partition: this cursor is of another log
+    beyond the head: OutOfRange offset 99 is beyond the head 2 of the partition: this cursor is of another log
     fast heartbeat: InvalidArgument heartbeat_ms 5: expected at least 100, or 0 for 1000
     no such kind: InvalidArgument filter.kinds has 9: expected 1 (created), 2 (updated) or 3 (deleted)
     get_at, nowhere: InvalidArgument at required: expected offset or time_ms

@@ -59,6 +59,24 @@ async fn a_refused_write_leaves_the_stream_open() {
 }
 
 #[tokio::test]
+async fn a_request_that_is_too_large_ends_the_stream_after_those_before_it() {
+    let node = TestNode::start().await;
+    let huge = "x".repeat(5 << 20);
+    let requests =
+        [put("a", "k", "v"), put("a", "k", &huge)].into_iter().zip(100..).map(|(operation, sequence)| {
+            WriteRequest { sequence, operation: Some(Operation::SetValue(operation)), request_id: None }
+        });
+    let requests = tokio_stream::iter(requests.collect::<Vec<_>>());
+    let mut answers = node.writes().write(requests).await.expect("a stream").into_inner();
+    let first = answers.message().await.expect("an answer").expect("of the first");
+    assert_eq!(line(&first), "100: offset 3 v1 true");
+    let refused = answers.message().await.expect_err("the second is refused");
+    assert_eq!(refused.code(), Code::InvalidArgument);
+    assert_eq!(refused.metadata().get("odgm-outcome").expect("an outcome"), "not-applied");
+    insta::assert_snapshot!(refused.message(), @"the request message is too large: expected at most 4194304 bytes (ODGM_MAX_REQUEST_BYTES)");
+}
+
+#[tokio::test]
 async fn thousands_of_writes_are_acknowledged_in_the_order_of_their_requests() {
     const COUNT: u64 = 3_000;
     let node = TestNode::start().await;

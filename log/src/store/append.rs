@@ -23,15 +23,43 @@ const BATCH_OVERHEAD: usize = 256;
 const SCRATCH_KEPT: usize = 1 << 20;
 
 impl LogStore {
-    /// Appends records to a group's log, creating it if it does not exist. They can be read when this returns;
-    /// It answers the chain up to each of them. `on_durable` is called from the sync thread once they are durable, in the order of the appends. Without
-    /// records it is a barrier: the callback follows all that was written before. Callers bound how much they have
-    /// under way.
+    /// Appends records to a group's log, creating it if it does not exist, and answers the chain up to each of them.
+    /// They can be read when this returns; `on_durable` is called from the sync thread once they are durable, in the
+    /// order of the appends. Without records it is a barrier: the callback follows all that was written before.
+    /// Callers bound how much they have under way.
     ///
     /// # Errors
     /// Any [`AppendError`]; then `on_durable` is dropped without a call. Nothing was written, except that after
     /// [`AppendError::Failed`] it is unknown.
     pub fn append(
+        &self,
+        group: GroupId,
+        records: &[Record],
+        on_durable: OnDurable,
+    ) -> Result<Vec<Hash>, AppendError> {
+        let chain = self.append_unsynced(group, records, on_durable)?;
+        self.store.syncer.wake();
+        Ok(chain)
+    }
+
+    /// As [`Self::append`], for one who has nothing else to do: if the sync thread is idle the caller does its work,
+    /// which spares two switches of threads. `on_durable` may then be called before this returns.
+    ///
+    /// # Errors
+    /// As [`Self::append`].
+    pub fn append_and_sync(
+        &self,
+        group: GroupId,
+        records: &[Record],
+        on_durable: OnDurable,
+    ) -> Result<Vec<Hash>, AppendError> {
+        let chain = self.append_unsynced(group, records, on_durable)?;
+        self.store.syncer.serve_here();
+        Ok(chain)
+    }
+
+    /// Writes records and queues who waits for them; nobody is told to sync yet.
+    fn append_unsynced(
         &self,
         group: GroupId,
         records: &[Record],

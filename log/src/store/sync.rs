@@ -2,7 +2,7 @@
 //!
 //! The thread takes the whole queue first, syncs once, notes the watermarks and then calls everyone who was in the
 //! queue. What arrives meanwhile waits for the next round, so batches grow with the time that a sync takes and no
-//! timer is needed.
+//! timer is needed. While the thread is idle, one who appends and has nothing else to do may run a round in its place.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -44,6 +44,8 @@ pub(super) struct Syncer {
     pub space: SpaceWatch,
     pub counters: Counters,
     queue: Mutex<Queue>,
+    /// Held over a round by whoever runs it.
+    round: Mutex<Vec<Waiting>>,
     arrived: Condvar,
     stopped: AtomicBool,
     failure: watch::Sender<Option<SyncError>>,
@@ -64,6 +66,7 @@ impl Syncer {
             space,
             counters: Counters::default(),
             queue: Mutex::default(),
+            round: Mutex::default(),
             arrived: Condvar::new(),
             stopped: AtomicBool::new(false),
             failure: watch::Sender::new(None),
@@ -95,7 +98,7 @@ impl Syncer {
         error
     }
 
-    /// Queues a callback for the next sync.
+    /// Queues a callback for the next sync; [`Self::wake`] or [`Self::serve_here`] has to follow.
     pub(super) fn enqueue(&self, waiting: Waiting) {
         let mut queue = self.queue.lock();
         if queue.closed {
@@ -103,11 +106,22 @@ impl Syncer {
             (waiting.callback)(Err(self.check_running().err().unwrap_or_else(closed)));
             return;
         }
-        let was_empty = queue.waiting.is_empty();
         queue.waiting.push(waiting);
-        drop(queue);
-        if was_empty {
-            self.arrived.notify_one();
+    }
+
+    /// Tells the thread that somebody waits.
+    pub(super) fn wake(&self) {
+        self.arrived.notify_one();
+    }
+
+    /// Runs a round on the calling thread, or leaves it to the sync thread if that is at work.
+    pub(super) fn serve_here(&self) {
+        match self.round.try_lock() {
+            Some(mut round) => {
+                std::mem::swap(&mut self.queue.lock().waiting, &mut *round);
+                self.run_round(&mut round);
+            }
+            None => self.wake(),
         }
     }
 
@@ -121,6 +135,7 @@ impl Syncer {
         let (done, outcome) = std::sync::mpsc::sync_channel(1);
         let callback = Box::new(move |result| drop(done.send(result)));
         self.enqueue(Waiting { mark, callback });
+        self.wake();
         outcome.recv().unwrap_or_else(|_| Err(closed()))
     }
 
@@ -133,25 +148,31 @@ impl Syncer {
 
     /// The body of the sync thread.
     pub(super) fn run(&self) {
-        // A callback that panics must not leave the others waiting for ever.
-        while catch_unwind(AssertUnwindSafe(|| self.serve())).is_err() {
-            self.fail("a callback of the sync thread panicked".to_owned());
+        while self.wait() {
+            let mut round = self.round.lock();
+            std::mem::swap(&mut self.queue.lock().waiting, &mut *round);
+            self.run_round(&mut round);
         }
     }
 
-    fn serve(&self) {
-        let mut round = Vec::new();
-        while self.take(&mut round) {
-            let outcome = self.sync_round(&round);
-            for waiting in round.drain(..) {
-                (waiting.callback)(outcome.clone());
+    /// Syncs once and calls everyone in `round`.
+    fn run_round(&self, round: &mut Vec<Waiting>) {
+        // Another thread may have taken the queue between a wake-up and here.
+        if round.is_empty() {
+            return;
+        }
+        let outcome = self.sync_round(round);
+        for waiting in round.drain(..) {
+            // One that panics must not leave the others waiting for ever.
+            if catch_unwind(AssertUnwindSafe(|| (waiting.callback)(outcome.clone()))).is_err() {
+                self.fail("a callback of the sync thread panicked".to_owned());
             }
-            self.space.refresh();
         }
+        self.space.refresh();
     }
 
-    /// Swaps the queue into `round`, waiting for somebody to arrive. `false` at the end.
-    fn take(&self, round: &mut Vec<Waiting>) -> bool {
+    /// Waits for somebody to arrive. `false` at the end.
+    fn wait(&self) -> bool {
         let mut queue = self.queue.lock();
         while queue.waiting.is_empty() {
             if queue.closing {
@@ -166,7 +187,6 @@ impl Syncer {
                 self.arrived.wait(&mut queue);
             }
         }
-        std::mem::swap(&mut queue.waiting, round);
         true
     }
 

@@ -11,7 +11,7 @@ use crate::outcome::Rejection;
 /// arrive; the log fixes that order.
 ///
 /// # Errors
-/// If either side is no automerge document, or the result is larger than `limit` bytes.
+/// If either side is no automerge document, or what is given or the result is larger than `limit` bytes.
 pub(crate) fn merge(
     key: &str,
     stored: Option<&[u8]>,
@@ -20,6 +20,11 @@ pub(crate) fn merge(
 ) -> Result<Bytes, Rejection> {
     let malformed =
         |reason: &str| Rejection::CrdtMalformed { key: key.to_owned(), reason: reason.to_owned() };
+    let too_large = |bytes: u64| Rejection::CrdtTooLarge { key: key.to_owned(), bytes, limit };
+    // Before it is read: reading takes several times its size.
+    if incoming.len() as u64 > limit {
+        return Err(too_large(incoming.len() as u64));
+    }
     let mut document = load(incoming).ok_or_else(|| malformed("the value given cannot be read"))?;
     let merged = match stored {
         None => incoming.clone(),
@@ -32,7 +37,7 @@ pub(crate) fn merge(
     };
     let bytes = merged.len() as u64;
     if bytes > limit {
-        return Err(Rejection::CrdtTooLarge { key: key.to_owned(), bytes, limit });
+        return Err(too_large(bytes));
     }
     Ok(merged)
 }

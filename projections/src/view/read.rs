@@ -140,17 +140,18 @@ impl View {
         row.map(|row| Request::read(&row)).transpose()
     }
 
-    /// The oldest deletion that is remembered: whether `CollectTombstones` has anything to do.
+    /// The deletion that is remembered after `n` older ones: up to where `CollectTombstones` forgets `n` + 1. None if
+    /// there are not so many.
     ///
     /// # Errors
     /// As [`Self::object`].
-    pub fn oldest_tombstone(&self) -> Result<Option<Offset>, Error> {
+    pub fn nth_oldest_tombstone(&self, n: usize) -> Result<Option<Offset>, Error> {
         if self.inner.header.read().tombstones == 0 {
             return Ok(None);
         }
         let rows = self.inner.storage.reader()?;
         let mut order = rows.range(Range::prefix(&[Table::TombstoneOrder as u8]), Order::Ascending);
-        let Some(row) = order.next() else { return Ok(None) };
+        let Some(row) = order.nth(n) else { return Ok(None) };
         match Key::parse(&row?.0) {
             Some(Key::TombstoneOrder(offset)) => Ok(Some(offset)),
             _ => Err(misplaced(Table::TombstoneOrder)),

@@ -88,7 +88,7 @@ fn no_version_is_used_again_even_when_deletions_are_forgotten_bit_by_bit() {
     let through = partition.view().header().applied;
     partition.run(&format!("collect {through}"));
     assert_eq!(partition.view().header().tombstones, 5, "one record forgets a bounded number");
-    assert_eq!(partition.view().oldest_tombstone().unwrap(), Some(Offset(2 * MAX_COLLECTED as u64 + 2)));
+    assert_eq!(partition.view().nth_oldest_tombstone(0).unwrap(), Some(Offset(2 * MAX_COLLECTED as u64 + 2)));
     assert_eq!(
         partition.answer("set o00000 k=1"),
         Outcome::Changed { version: 3 },
@@ -96,5 +96,5 @@ fn no_version_is_used_again_even_when_deletions_are_forgotten_bit_by_bit() {
     );
     assert_eq!(partition.answer("set new k=1"), Outcome::Changed { version: 3 });
     partition.run(&format!("collect {through}"));
-    assert_eq!(partition.view().oldest_tombstone().unwrap(), None);
+    assert_eq!(partition.view().nth_oldest_tombstone(0).unwrap(), None);
 }

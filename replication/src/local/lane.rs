@@ -9,6 +9,7 @@ use odgm_log::{Offset, Record, Term, Timestamp};
 use odgm_projections::Committed;
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
+use tokio::sync::watch;
 
 use crate::limits::Limits;
 use crate::proposal::{Admission, Answer, Proposal, ProposeError, Reply};
@@ -24,6 +25,9 @@ pub(super) struct Lane {
     limits: Limits,
     /// Where those who propose wait.
     runtime: Handle,
+    /// Whoever counts the partitions in service is told here when this one fails.
+    failures: watch::Sender<()>,
+    failed: AtomicBool,
     inbox: Mutex<Inbox>,
     /// Whether the worker has been told, or has work in flight after which it looks again by itself. Spares a
     /// wake-up for every proposal that arrives while the disk is busy.
@@ -50,8 +54,21 @@ pub(super) struct Append {
 }
 
 impl Lane {
-    pub(super) fn new(replica: Replica, limits: Limits, runtime: Handle) -> Arc<Self> {
-        Arc::new(Self { replica, limits, runtime, inbox: Mutex::default(), awake: AtomicBool::new(false) })
+    pub(super) fn new(
+        replica: Replica,
+        limits: Limits,
+        runtime: Handle,
+        failures: watch::Sender<()>,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            replica,
+            limits,
+            runtime,
+            failures,
+            failed: AtomicBool::new(false),
+            inbox: Mutex::default(),
+            awake: AtomicBool::new(false),
+        })
     }
 
     /// Queues a proposal. Returns whether the worker must be told.
@@ -86,9 +103,17 @@ impl Lane {
             inbox.closed = Some(error.clone());
             std::mem::take(&mut inbox.queued)
         };
+        if !self.failed.swap(true, Ordering::AcqRel) {
+            self.failures.send_replace(());
+        }
         for proposal in queued {
             proposal.reply.send(Err(error.clone()));
         }
+    }
+
+    /// Whether it has failed.
+    pub(super) fn has_failed(&self) -> bool {
+        self.failed.load(Ordering::Acquire)
     }
 
     /// Answers those who wait. A batch is answered from a task of their runtime, which wakes its own tasks at a
@@ -135,10 +160,11 @@ impl Lane {
 
 impl InFlight {
     /// Appends what is queued, as far as the number of appends in flight allows. `on_durable` is called once for
-    /// each append, from the log's fsync thread.
+    /// each append, from the log's fsync thread; a caller that is `idle` syncs a lone record itself.
     pub(super) fn fill(
         &mut self,
         lane: &Lane,
+        idle: bool,
         on_durable: impl Fn(Result<Offset, SyncError>) + Clone + Send + 'static,
     ) {
         while self.appends.len() < APPENDS_IN_FLIGHT {
@@ -146,7 +172,7 @@ impl InFlight {
             if batch.is_empty() {
                 return;
             }
-            self.append(lane, batch, on_durable.clone());
+            self.append(lane, batch, idle, on_durable.clone());
         }
     }
 
@@ -164,6 +190,7 @@ impl InFlight {
         &mut self,
         lane: &Lane,
         batch: Vec<Proposal>,
+        idle: bool,
         on_durable: impl FnOnce(Result<Offset, SyncError>) + Send + 'static,
     ) {
         let replica = &lane.replica;
@@ -186,11 +213,12 @@ impl InFlight {
             waiting.push((proposal.reply, proposal.admission));
         }
         let last = offset;
-        let appended = replica.log.append(
-            replica.group,
-            &records,
-            Box::new(move |synced| on_durable(synced.map(|()| last))),
-        );
+        let on_durable = Box::new(move |synced: Result<(), SyncError>| on_durable(synced.map(|()| last)));
+        let appended = if idle && records.len() == 1 {
+            replica.log.append_and_sync(replica.group, &records, on_durable)
+        } else {
+            replica.log.append(replica.group, &records, on_durable)
+        };
         match appended {
             Ok(chain) => {
                 let committed = records

@@ -3,7 +3,7 @@
 //! Each partition is a lane; a few worker threads serve all lanes, each lane always by the same one. A worker
 //! appends what has gathered in a lane without syncing; the log's one fsync thread makes the appends of all lanes
 //! durable together and tells the workers, which apply and answer. Nothing waits for a timer: a batch is what
-//! arrived while the disk was busy.
+//! arrived while the disk was busy. A worker that has a single record and nothing else to do makes it durable itself.
 
 mod lane;
 
@@ -16,6 +16,7 @@ use odgm_log::store::SyncError;
 use odgm_log::{GroupId, Offset};
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
+use tokio::sync::watch;
 
 use self::lane::{InFlight, Lane};
 use crate::limits::Limits;
@@ -26,6 +27,7 @@ use crate::replicator::Replicator;
 /// The threads that serve all partitions of a node.
 pub(crate) struct Workers {
     runtime: Handle,
+    failures: watch::Sender<()>,
     inboxes: Vec<Sender<Message>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
@@ -56,7 +58,13 @@ impl Workers {
             );
             inboxes.push(sender);
         }
-        Ok(Arc::new(Self { runtime: Handle::current(), inboxes, threads: Mutex::new(threads) }))
+        let (runtime, failures) = (Handle::current(), watch::Sender::new(()));
+        Ok(Arc::new(Self { runtime, failures, inboxes, threads: Mutex::new(threads) }))
+    }
+
+    /// News of partitions that fail while they run.
+    pub(crate) fn failures(&self) -> watch::Receiver<()> {
+        self.failures.subscribe()
     }
 
     /// Ends the threads. Lanes must have been stopped before.
@@ -86,7 +94,7 @@ pub(crate) struct Local {
 impl Local {
     pub(crate) fn new(workers: &Workers, replica: Replica, limits: Limits) -> Self {
         let worker = workers.inbox(replica.group).clone();
-        Self { lane: Lane::new(replica, limits, workers.runtime.clone()), worker }
+        Self { lane: Lane::new(replica, limits, workers.runtime.clone(), workers.failures.clone()), worker }
     }
 
     pub(crate) fn replica(&self) -> &Replica {
@@ -112,6 +120,10 @@ impl Replicator for Local {
 
     fn failure(&self) -> Option<ProposeError> {
         self.lane.closed()
+    }
+
+    fn has_failed(&self) -> bool {
+        self.lane.has_failed()
     }
 }
 
@@ -151,7 +163,8 @@ impl Worker {
     fn pump(&mut self, lane: &Arc<Lane>) {
         let group = lane.replica.group;
         loop {
-            self.fill(lane);
+            let idle = self.inbox.is_empty();
+            self.fill(lane, idle);
             let entry = self.lanes.entry(group).or_default();
             if entry.in_flight.may_sleep(lane) {
                 for done in entry.drained.drain(..) {
@@ -171,18 +184,19 @@ impl Worker {
     fn complete(&mut self, lane: &Arc<Lane>, durable: Result<Offset, SyncError>) {
         let entry = self.lanes.entry(lane.replica.group).or_default();
         let appends = entry.in_flight.durable(lane, durable);
-        self.fill(lane);
+        self.fill(lane, false);
         for append in appends {
             append.apply(lane);
         }
         self.pump(lane);
     }
 
-    fn fill(&mut self, lane: &Arc<Lane>) {
+    /// `idle` says that nothing else is waiting for this thread.
+    fn fill(&mut self, lane: &Arc<Lane>, idle: bool) {
         let outbox = self.outbox.clone();
         let told = Arc::clone(lane);
         let entry = self.lanes.entry(lane.replica.group).or_default();
-        entry.in_flight.fill(lane, move |durable| {
+        entry.in_flight.fill(lane, idle, move |durable| {
             // The worker outlives its lanes' appends: it only ends after they have drained.
             drop(outbox.send(Message::Durable(Arc::clone(&told), durable)));
         });

@@ -28,7 +28,7 @@ pub(super) async fn serve() -> Result<()> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     println!("{LISTENING}{}", listener.local_addr()?);
     let ceiling = Ceiling { value: vec![b'x'; VALUE_BYTES].into() };
-    // The transport is set up as the node's is.
+    // Windows and limits are the node's. The server is tonic's own, which the node does without.
     Server::builder()
         .initial_stream_window_size(1 << 20)
         .initial_connection_window_size(8 << 20)

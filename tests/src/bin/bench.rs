@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use odgm_tests::bench::{self, Options};
 
-/// The node's: the ceiling, which runs in this binary, shall differ from it by nothing but what it leaves out.
+/// The node's, so that the ceiling, which runs in this binary, is not behind for want of it.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

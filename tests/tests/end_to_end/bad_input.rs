@@ -328,7 +328,7 @@ async fn oversized_requests_are_refused_and_the_connection_goes_on() -> Story {
     };
     refusals.note("101 entries where 100 are allowed", data.batch_set_values(many).await);
     insta::assert_snapshot!(refusals.0, @r"
-    65 KiB where 64 are allowed -> OutOfRange: Error, decoded message length too large: found 66582 bytes, the limit is: 65536 bytes
+    65 KiB where 64 are allowed -> InvalidArgument: the request message is too large: expected at most 65536 bytes (ODGM_MAX_REQUEST_BYTES)
     101 entries where 100 are allowed -> InvalidArgument: 101 entries in one request: expected at most 100
     ");
     data.set_value(SetKeyRequest { value: Some(text(&"x".repeat(60 << 10))), ..write("a", "k") }).await?;
@@ -355,12 +355,49 @@ async fn bytes_that_are_no_message_are_refused_and_the_node_goes_on() -> Story {
         let answer: Result<tonic::Response<Vec<u8>>, _> =
             raw.unary(Request::new(body.to_vec()), path, raw_codec::Raw).await;
         let refused = answer.expect_err("this is not a request");
-        assert!(
-            matches!(refused.code(), Code::Internal | Code::InvalidArgument),
-            "{body:?} was answered with {refused}"
-        );
+        assert_eq!(refused.code(), Code::InvalidArgument, "{body:?} was answered with {refused}");
+        let expected = "the request is not a valid message: ";
+        assert!(refused.message().starts_with(expected), "{body:?} was answered with {refused}");
     }
     node.objects("things", 0).set_value("a", "k", "still here").await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_write_that_cannot_be_read_was_not_applied_and_a_read_says_nothing_of_it() -> Story {
+    let home = Home::new()?.collection("things", 1);
+    let node = home.start().await?;
+    let mut raw = Grpc::new(node.channel());
+    let writes = [
+        "/oprc.DataService/Set",
+        "/oprc.DataService/SetValue",
+        "/oprc.DataService/BatchSetValues",
+        "/oprc.DataService/Merge",
+        "/oprc.DataService/Delete",
+        "/oprc.DataService/DeleteValue",
+        "/odgm.v1.Writes/Write",
+        "/odgm.v1.Streams/MoveCursor",
+        "/odgm.v1.Streams/DropCursor",
+        "/odgm.v1.Admin/CreateCollection",
+        "/odgm.v1.Admin/DeleteCollection",
+    ];
+    let reads = [
+        "/oprc.DataService/Get",
+        "/oprc.DataService/ListObjects",
+        "/odgm.v1.Streams/GetAt",
+        "/odgm.v1.Admin/Verify",
+    ];
+    let outcomes = writes.map(|path| (path, Some("not-applied"))).into_iter();
+    for (path, outcome) in outcomes.chain(reads.map(|path| (path, None))) {
+        raw.ready().await?;
+        let body = Request::new(b"this is not protobuf".to_vec());
+        let answer: Result<tonic::Response<Vec<u8>>, _> =
+            raw.unary(body, PathAndQuery::from_static(path), raw_codec::Raw).await;
+        let refused = answer.expect_err("this is not a request");
+        assert_eq!(refused.code(), Code::InvalidArgument, "{path} answered {refused}");
+        let told = refused.metadata().get("odgm-outcome").and_then(|outcome| outcome.to_str().ok());
+        assert_eq!(told, outcome, "{path} answered {refused}");
+    }
     Ok(())
 }
 

@@ -1,7 +1,11 @@
 //! Many operations on their way at once, each object's in order.
 //!
 //! One thread reads and parses; operations go to a stream by their partition, so that those on one object never
-//! overtake each other. A stream sends on while fewer than `in_flight` of its operations wait for acknowledgement.
+//! overtake each other. A stream sends on while fewer than `in_flight` of its operations wait for acknowledgement, and
+//! while they are not too large together.
+//!
+//! What the server refuses for want of room is not sent again: later operations on the same object may have been applied
+//! by then, and would be overtaken.
 
 use std::{
     collections::VecDeque,
@@ -14,12 +18,14 @@ use std::{
 
 use indicatif::ProgressBar;
 use odgm_proto::odgm::v1::{Refused, WriteRequest, WriteResponse, Written, write_response};
+use prost::Message as _;
 use tokio::{
     sync::{mpsc, oneshot},
     task::JoinSet,
 };
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
+use tonic::Code;
 
 use super::{
     line,
@@ -30,6 +36,10 @@ use crate::cli::{client::Client, error::Error};
 
 /// Parsed operations that wait for a stream, for each of them.
 const READ_AHEAD: usize = 256;
+
+/// Operations that wait for their acknowledgement, in bytes, all streams together; each may have one more. The server
+/// refuses what is beyond ODGM_MAX_INFLIGHT_BYTES, by default four times as much, in one partition.
+const IN_FLIGHT_BYTES: usize = 16 << 20;
 
 /// The progress message changes once in so many acknowledgements.
 const PROGRESS_STEP: u64 = 500;
@@ -160,17 +170,16 @@ fn read_all(mut lines: Lines, queues: &[mpsc::Sender<WriteRequest>], shared: &Sh
 /// Sends what waits and counts the acknowledgements, which come in the same order.
 async fn send_all(client: Client, mut waiting: mpsc::Receiver<WriteRequest>, shared: Shared) -> Tally {
     let mut tally = Tally::default();
-    let in_flight = shared.plan.in_flight;
-    let (sender, requests) = mpsc::channel(in_flight);
+    let (sender, requests) = mpsc::channel(shared.plan.in_flight);
     let mut sender = Some(sender);
-    let mut pending = VecDeque::with_capacity(in_flight);
+    let mut pending = Pending::new(&shared.plan);
     let outcome = async {
         let mut answers = client.writes().write(ReceiverStream::new(requests)).await?.into_inner();
         loop {
             tokio::select! {
-                request = waiting.recv(), if sender.is_some() && pending.len() < in_flight => {
+                request = waiting.recv(), if sender.is_some() && pending.has_room() => {
                     let Some(request) = request else { sender = None; continue };
-                    pending.push_back(request.sequence);
+                    pending.push(request.sequence, request.encoded_len());
                     // There is room: what is in the channel is pending, too.
                     if sender.as_ref().is_some_and(|sender| sender.try_send(request).is_err()) {
                         sender = None;
@@ -179,7 +188,7 @@ async fn send_all(client: Client, mut waiting: mpsc::Receiver<WriteRequest>, sha
                 () = shared.stop.cancelled(), if sender.is_some() => sender = None,
                 answer = answers.message() => match answer? {
                     Some(answer) => {
-                        pending.pop_front();
+                        pending.pop();
                         shared.count(answer, &mut tally);
                     }
                     None => return Ok::<(), tonic::Status>(()),
@@ -190,15 +199,50 @@ async fn send_all(client: Client, mut waiting: mpsc::Receiver<WriteRequest>, sha
     let outcome = Box::pin(outcome).await;
     if let Err(status) = outcome {
         tally.broken = Some(status.into());
-    } else if !pending.is_empty() {
+    } else if !pending.operations.is_empty() {
         tally.broken = Some(Error::Unavailable("the server ended the write stream early".to_owned()));
     }
     if tally.broken.is_some() {
         tally.stopped = true;
         shared.stop.cancel();
     }
-    pending.into_iter().for_each(|line| tally.unknown(line));
+    pending.operations.into_iter().for_each(|(line, _)| tally.unknown(line));
     tally
+}
+
+/// The operations of one stream that wait for their acknowledgement.
+struct Pending {
+    /// Lines and bytes, the oldest first.
+    operations: VecDeque<(u64, usize)>,
+    bytes: usize,
+    most: usize,
+    most_bytes: usize,
+}
+
+impl Pending {
+    fn new(plan: &Plan) -> Self {
+        Self {
+            operations: VecDeque::with_capacity(plan.in_flight),
+            bytes: 0,
+            most: plan.in_flight,
+            most_bytes: IN_FLIGHT_BYTES / plan.streams.max(1),
+        }
+    }
+
+    /// Whether one more may be sent, whatever its size: the largest must be sent at some time.
+    fn has_room(&self) -> bool {
+        self.operations.len() < self.most && self.bytes < self.most_bytes
+    }
+
+    fn push(&mut self, line: u64, bytes: usize) {
+        self.operations.push_back((line, bytes));
+        self.bytes += bytes;
+    }
+
+    /// The oldest has been acknowledged.
+    fn pop(&mut self) {
+        self.bytes -= self.operations.pop_front().map_or(0, |(_, bytes)| bytes);
+    }
 }
 
 impl Shared {
@@ -206,9 +250,15 @@ impl Shared {
         match result {
             Some(write_response::Result::Written(Written { changed: true, .. })) => tally.changed += 1,
             Some(write_response::Result::Written(Written { changed: false, .. })) => tally.unchanged += 1,
-            Some(write_response::Result::Refused(Refused { message, not_applied, .. })) => {
-                let certainty = if not_applied { "" } else { "; it may have been applied" };
-                tally.refused(line, format!("{message}{certainty}"));
+            Some(write_response::Result::Refused(Refused { code, message, not_applied })) => {
+                let advice = match (not_applied, Code::from(code)) {
+                    (false, _) => "; it may have been applied",
+                    (true, Code::ResourceExhausted) => {
+                        "; import again when the server has room, or with a smaller --in-flight"
+                    }
+                    (true, _) => "",
+                };
+                tally.refused(line, format!("{message}{advice}"));
                 self.stop_unless_keeping_going(tally);
             }
             None => {

@@ -1,19 +1,16 @@
 //! Proofs: the log is what was written, and the view is what the log says.
 
-use std::io::{self, Write};
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use odgm_log::{Offset, Record};
-use odgm_projections::{Header, RecordSource, SourceError, Start, View, ViewOptions, rebuild};
+use odgm_log::Offset;
 use odgm_proto::odgm::v1::{VerifyRequest, VerifyResponse, VerifyResult};
-use odgm_replication::{Partition, Records};
+use odgm_replication::{LookupError, Partition};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
-use crate::services::{Shared, blocking};
+use crate::services::{Shared, blocking, lookup};
 
 /// The progress of a verification, and a result for each partition.
 pub(crate) type Progress = ReceiverStream<Result<VerifyResponse, Status>>;
@@ -37,16 +34,8 @@ pub(super) fn log(shared: &Arc<Shared>, request: &VerifyRequest) -> Result<Progr
 /// Replays the log into a fresh view and compares the two.
 pub(super) fn view(shared: &Arc<Shared>, request: &VerifyRequest) -> Result<Progress, Status> {
     run(shared, request, |shared, partition, progress| {
-        let _alone = shared.checking.lock().unwrap_or_else(PoisonError::into_inner);
-        let dir = shared.manager.data_dir().view(partition.group()).with_extension("check");
-        let compared = compare(shared, partition, &dir, progress);
-        match std::fs::remove_dir_all(&dir) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                tracing::warn!(dir = %dir.display(), %error, "a checked view was not removed");
-            }
-            _ => {}
-        }
-        compared
+        let proven = shared.manager.prove_view(partition, progress);
+        proven.map(|proven| (proven.offset, proven.state.to_string())).map_err(|error| error.to_string())
     })
 }
 
@@ -58,7 +47,7 @@ fn run(
     request: &VerifyRequest,
     check: impl Fn(&Shared, &Partition, &mut dyn FnMut(Offset, Offset)) -> Checked + Copy + Send + 'static,
 ) -> Result<Progress, Status> {
-    let partitions = shared.partitions(&request.cls_id, request.partition_id)?;
+    let partitions = partitions(shared, request)?;
     let (sender, responses) = mpsc::channel(RESPONSES);
     let shared = Arc::clone(shared);
     tokio::spawn(async move {
@@ -68,6 +57,13 @@ fn run(
             if sender.is_closed() {
                 return;
             }
+            let partition = match partition {
+                Ok(partition) => partition,
+                Err(out_of_service) => {
+                    drop(sender.send(Ok(out_of_service)).await);
+                    continue;
+                }
+            };
             let (shared, sender_here) = (Arc::clone(&shared), sender.clone());
             let checked = blocking(move || {
                 let checked = check(&shared, &partition, &mut reporter(&partition, &sender_here));
@@ -78,6 +74,28 @@ fn run(
         }
     });
     Ok(ReceiverStream::new(responses))
+}
+
+/// What is to be verified: the partition asked for or all. Of all, one that is out of service is wrong, and does not
+/// keep the others from being verified.
+fn partitions(
+    shared: &Shared,
+    request: &VerifyRequest,
+) -> Result<Vec<Result<Arc<Partition>, VerifyResponse>>, Status> {
+    if let Some(id) = request.partition_id {
+        return Ok(vec![Ok(shared.partition(&request.cls_id, id)?)]);
+    }
+    let collection = shared.collection(&request.cls_id)?;
+    let partitions = collection.partitions().map(|partition| match partition {
+        Ok(partition) => Ok(Ok(partition)),
+        Err(LookupError::Failed { partition, reason, .. }) => Ok(Err(VerifyResponse {
+            partition_id: partition,
+            result: Some(VerifyResult { ok: false, problem: reason, hash: String::new() }),
+            ..Default::default()
+        })),
+        Err(error) => Err(lookup(&error)),
+    });
+    partitions.collect()
 }
 
 /// Tells of progress now and then. It is not waited for: a client that does not read misses some.
@@ -118,85 +136,5 @@ fn result(partition: &Partition, checked: Checked) -> VerifyResponse {
         checked_offset: last.get(),
         last_offset: last.get(),
         result: Some(result),
-    }
-}
-
-fn compare(
-    shared: &Shared,
-    partition: &Partition,
-    dir: &Path,
-    progress: &mut dyn FnMut(Offset, Offset),
-) -> Checked {
-    let collection =
-        shared.manager.collection(partition.class()).ok_or("the collection was deleted meanwhile")?;
-    let (header, serving) = digest(partition.view())?;
-    let records = partition.records();
-    let first = records.first();
-    // The floor of a trimmed log is always the offset of a kept snapshot.
-    let start = if first <= Offset(1) { Start::Beginning } else { Start::Snapshot(first.previous()) };
-    let options = ViewOptions {
-        group: partition.group(),
-        engine: collection.definition().options.storage,
-        dir: PathBuf::from(dir),
-        snapshots: shared.manager.data_dir().snapshots(partition.group()),
-        resources: shared.manager.resources().clone(),
-    };
-    // What a crash during an earlier check may have left.
-    remove(dir).map_err(|error| error.to_string())?;
-    let log = UpTo { records, last: header.applied };
-    let fresh = rebuild(&options, start, &log, progress).map_err(|error| error.to_string())?;
-    let (replayed, rebuilt) = digest(&fresh)?;
-    let offset = header.applied;
-    if replayed.state != header.state {
-        let (found, expected) = (header.state, replayed.state);
-        return Err(format!(
-            "at offset {offset} the view's state hash is {found}, a replay of the log gives {expected}"
-        ));
-    }
-    if rebuilt != serving {
-        return Err(format!(
-            "at offset {offset} the rows of the view differ from those that a replay of the log gives, under the same \
-             state hash {}: remove the view's folder to rebuild it",
-            header.state
-        ));
-    }
-    Ok((offset, header.state.to_string()))
-}
-
-fn remove(dir: &Path) -> io::Result<()> {
-    match std::fs::remove_dir_all(dir) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
-}
-
-/// What all of a view's text hashes to, and where the view was at that moment.
-fn digest(view: &View) -> Result<(Header, blake3::Hash), String> {
-    let mut text = io::BufWriter::with_capacity(64 << 10, blake3::Hasher::new());
-    let header = view.dump(&mut text).map_err(|error| error.to_string())?;
-    text.flush().map_err(|error| error.to_string())?;
-    let hasher = text.into_inner().map_err(|error| error.to_string())?;
-    Ok((header, hasher.finalize()))
-}
-
-/// The records up to an offset.
-struct UpTo<'a> {
-    records: Records<'a>,
-    last: Offset,
-}
-
-impl RecordSource for UpTo<'_> {
-    fn first(&self) -> Offset {
-        self.records.first()
-    }
-
-    fn last(&self) -> Offset {
-        self.last
-    }
-
-    fn read(&self, from: Offset, limit: usize) -> Result<Vec<Record>, SourceError> {
-        let mut records = self.records.read(from, limit)?;
-        records.retain(|record| record.offset <= self.last);
-        Ok(records)
     }
 }

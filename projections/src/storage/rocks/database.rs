@@ -8,11 +8,11 @@ use parking_lot::{Mutex, RwLock};
 use rocksdb::checkpoint::Checkpoint;
 use rocksdb::{DB, FlushOptions, ReadOptions, ReadTier, WriteBatch, WriteOptions};
 
-use super::front::Front;
+use super::front::{Front, Written};
 use super::options::for_view;
 use super::writer::WriteOut;
 use super::{Moment, copied};
-use crate::storage::{Batch, Engine, Error, Reader as _, Resources, Share, marker, publish};
+use crate::storage::{Engine, Error, Reader as _, Resources, Share, marker, publish};
 
 /// What is shared with the thread that writes out.
 pub(super) struct Database {
@@ -26,8 +26,6 @@ pub(super) struct Database {
     leaving: Mutex<()>,
     /// Whether the thread has been asked to write out and has not begun.
     pub(super) requested: AtomicBool,
-    /// Whether the database refused what the thread wrote. Who writes next gets the reason.
-    pub(super) refused: AtomicBool,
     /// How many bytes of rows that were read may stay.
     read_room: Share,
 }
@@ -48,7 +46,6 @@ impl Database {
             front: RwLock::default(),
             leaving: Mutex::default(),
             requested: AtomicBool::new(false),
-            refused: AtomicBool::new(false),
             read_room: resources.row_cache(),
         })
     }
@@ -100,28 +97,17 @@ impl Database {
 
     /// The rows as they are now.
     pub(super) fn moment(&self) -> Result<Moment<'_>, Error> {
+        // Most of it without holding anybody up.
+        self.write_out()?;
         let _alone = self.leaving.lock();
         // No batch may come between what is written out and the snapshot.
         let mut front = self.front.write();
         let rows = front.leave();
         if !rows.is_empty() {
-            self.put(rows.iter().map(|(key, value)| (key, value.as_ref())))?;
+            self.put(&rows)?;
             front.left();
         }
         Ok(Moment { snapshot: self.db.snapshot(), dir: &self.dir })
-    }
-
-    /// Writes a batch that is too large to gather; what has gathered goes first.
-    pub(super) fn pass(&self, batch: &Batch) -> Result<(), Error> {
-        let _alone = self.leaving.lock();
-        let rows = self.front.write().leave();
-        // One batch for the database, so that a crash leaves both or none.
-        let newer = batch.operations();
-        self.put(rows.iter().map(|(key, value)| (key, value.as_ref())).chain(newer))?;
-        let mut front = self.front.write();
-        front.left();
-        front.passed(batch);
-        Ok(())
     }
 
     /// Writes out what has gathered in front; readers and batches go on meanwhile.
@@ -129,18 +115,19 @@ impl Database {
         let _alone = self.leaving.lock();
         let rows = self.front.write().leave();
         if !rows.is_empty() {
-            self.put(rows.iter().map(|(key, value)| (key, value.as_ref())))?;
-            self.front.write().left();
+            self.put(&rows)?;
+            let left = self.front.write().left();
+            drop(left);
         }
         Ok(())
     }
 
-    /// Writes rows to the database in the order of their keys, which it takes faster; where a key occurs twice, the
-    /// later row counts.
-    fn put<'r>(&self, rows: impl Iterator<Item = (&'r Bytes, Option<&'r Bytes>)>) -> Result<(), Error> {
-        let mut rows: Vec<_> = rows.collect();
-        rows.sort_by_key(|(key, _)| *key);
-        let bytes: usize = rows.iter().map(|(key, value)| key.len() + value.map_or(0, Bytes::len)).sum();
+    /// Writes rows to the database in the order of their keys, which it takes faster.
+    fn put(&self, rows: &Written) -> Result<(), Error> {
+        let mut rows: Vec<_> = rows.iter().collect();
+        rows.sort_unstable_by_key(|(key, _)| *key);
+        let bytes: usize =
+            rows.iter().map(|(key, value)| key.len() + value.as_ref().map_or(0, Bytes::len)).sum();
         // RocksDB's own framing: 12 bytes for the batch, for each operation a type and two lengths.
         let mut batch = WriteBatch::with_capacity_bytes(12 + bytes + 8 * rows.len());
         for (key, value) in rows {
@@ -174,8 +161,8 @@ impl WriteOut for Database {
     fn write_out(&self) {
         self.requested.store(false, Ordering::Release);
         if let Err(error) = Database::write_out(self) {
+            // Who applies will try it again when there is no more room, and stop at the error.
             tracing::error!(dir = %self.dir.display(), %error, "a view could not be written out");
-            self.refused.store(true, Ordering::Relaxed);
         }
     }
 }

@@ -26,8 +26,8 @@ const LARGEST_KEPT: usize = 16 << 10;
 pub(super) struct Front {
     /// What the database does not have.
     written: Written,
-    /// The bytes of all batches since rows last left, rows that were written over included.
-    written_bytes: usize,
+    /// What all batches since rows last left weigh, rows that were written over included.
+    written_weight: usize,
     /// What is being written to the database; newer than the rows there, older than `written`.
     leaving: Arc<Written>,
     young: HashMap<Bytes, Bytes>,
@@ -52,67 +52,60 @@ impl Front {
         self.version
     }
 
-    /// The bytes that were written since rows last left.
-    pub(super) fn written_bytes(&self) -> usize {
-        self.written_bytes
+    /// What was written since rows last left takes so many bytes of memory, about.
+    pub(super) fn written_weight(&self) -> usize {
+        self.written_weight
     }
 
     /// Takes a batch in.
     pub(super) fn write(&mut self, batch: &Batch) {
         self.version += 1;
-        self.written_bytes += batch.bytes();
+        self.written_weight += batch.bytes() + batch.len() * ROW_BYTES;
         for (key, value) in batch.operations() {
             self.written.insert(key.clone(), value.cloned());
         }
     }
 
     /// Makes all that was written leave. It stays visible until [`Self::left`]; if that is not called because the
-    /// database refused the rows, the next call gives them again.
+    /// database refused the rows, the next call gives them again, and their weight keeps counting.
     pub(super) fn leave(&mut self) -> Arc<Written> {
         let mut leaving = std::mem::take(&mut self.written);
-        self.written_bytes = 0;
-        if !self.leaving.is_empty() {
-            for (key, value) in self.leaving.iter() {
-                leaving.entry(key.clone()).or_insert_with(|| value.clone());
-            }
+        if self.leaving.is_empty() {
+            self.written_weight = 0;
+        }
+        for (key, value) in self.leaving.iter() {
+            leaving.entry(key.clone()).or_insert_with(|| value.clone());
         }
         self.leaving = Arc::new(leaving);
         Arc::clone(&self.leaving)
     }
 
-    /// What was leaving is in the database.
-    pub(super) fn left(&mut self) {
+    /// What was leaving is in the database. Rows that were read are brought up to date with it. Answers what left, so
+    /// that nobody has to wait for it to be dropped.
+    pub(super) fn left(&mut self) -> Arc<Written> {
         let left = std::mem::take(&mut self.leaving);
-        self.renew(left.iter().map(|(key, value)| (key, value.as_ref())));
-    }
-
-    /// Brings rows that were read up to date with what has just been written to the database.
-    pub(super) fn renew<'r>(&mut self, rows: impl Iterator<Item = (&'r Bytes, Option<&'r Bytes>)>) {
-        if self.young.is_empty() && self.old.is_empty() {
-            return;
-        }
-        for (key, value) in rows {
-            // Copied: a written row is a part of a larger block that it would keep alive.
-            let value = value.filter(|value| value.len() <= LARGEST_KEPT).map(|value| copied(value));
-            if let Some(known) = self.young.get_mut(key) {
-                match value {
-                    Some(value) => *known = value,
-                    None => drop(self.young.remove(key)),
-                }
-                self.old.remove(key);
-            } else if let Some((key, _)) = self.old.remove_entry(key)
-                && let Some(value) = value
-            {
-                self.young_bytes += weight(&key, &value);
-                self.young.insert(key, value);
+        if !self.young.is_empty() || !self.old.is_empty() {
+            for (key, value) in left.iter() {
+                self.renew(key, value.as_ref().filter(|value| value.len() <= LARGEST_KEPT));
             }
         }
+        left
     }
 
-    /// A batch has gone to the database by itself.
-    pub(super) fn passed(&mut self, batch: &Batch) {
-        self.version += 1;
-        self.renew(batch.operations());
+    fn renew(&mut self, key: &Bytes, value: Option<&Bytes>) {
+        let known = match self.young.remove_entry(key) {
+            Some((key, known)) => {
+                self.young_bytes -= weight(&key, &known);
+                self.old.remove(&key);
+                Some(key)
+            }
+            None => self.old.remove_entry(key).map(|(key, _)| key),
+        };
+        if let (Some(key), Some(value)) = (known, value) {
+            self.young_bytes += weight(&key, value);
+            // Copied: a written row is a part of a larger block that it would keep alive.
+            self.young.insert(key, copied(value));
+        }
     }
 
     /// Keeps a row that was read from the database, unless there has been a batch since `version`; all of them
@@ -126,7 +119,9 @@ impl Front {
             self.young_bytes = 0;
         }
         self.young_bytes += weight(key, value);
-        self.young.insert(copied(key), value.clone());
+        if let Some(known) = self.young.insert(copied(key), value.clone()) {
+            self.young_bytes -= weight(key, &known);
+        }
     }
 }
 
@@ -169,7 +164,7 @@ mod tests {
         assert_eq!(get(&front, "c"), Some(None), "it is known that there is none");
         assert_eq!(get(&front, "d"), None, "only the database knows");
         let leaving = front.leave();
-        assert_eq!((leaving.len(), front.written_bytes()), (3, 0));
+        assert_eq!((leaving.len(), front.written_weight()), (3, 0));
         front.write(&batch(&[("b", Some("2"))]));
         assert_eq!(get(&front, "a"), Some(Some("1".into())), "it has not arrived yet");
         assert_eq!(get(&front, "b"), Some(Some("2".into())));
@@ -186,6 +181,7 @@ mod tests {
         front.leave();
         front.write(&batch(&[("b", Some("2"))]));
         let again = front.leave();
+        assert!(front.written_weight() > 0, "whoever writes learns that rows do not leave");
         let value = |key: &'static str| again[key.as_bytes()].clone();
         assert_eq!((value("a"), value("b")), (Some(Bytes::from("1")), Some(Bytes::from("2"))));
     }
@@ -217,7 +213,9 @@ mod tests {
     fn a_removed_row_is_not_answered_from_what_was_read() {
         let mut front = Front::default();
         front.keep(0, b"a", &Bytes::from("1"), ROOM);
-        front.passed(&batch(&[("a", None)]));
+        front.write(&batch(&[("a", None)]));
+        front.leave();
+        front.left();
         assert_eq!(get(&front, "a"), None);
     }
 }

@@ -38,11 +38,8 @@ pub(super) struct Rocks {
     write_room: Share,
 }
 
-/// What gathers in front of one view before it is written out, however large the view's share.
+/// What may gather in front of one view, however large the view's share: it bounds how long writing it out takes.
 const MOST_GATHERED: usize = 16 << 20;
-
-/// When so many times that has gathered, who applies waits for it to be written out.
-const MOST_WAITING: usize = 2;
 
 impl Rocks {
     /// Opens the database, or makes an empty one.
@@ -61,15 +58,15 @@ impl Rocks {
         Ok(Frozen { db, dir: dir.to_path_buf() })
     }
 
-    /// Lets the writer take what has gathered, if that is enough; takes part in the work if it does not keep up.
+    /// Lets the writer take what has gathered when half of the room is used, and takes part in the work when all is.
     fn make_room(&self) -> Result<(), Error> {
         let room = self.write_room.bytes().min(MOST_GATHERED);
-        let gathered = self.rows.front.read().written_bytes();
-        if gathered <= room {
+        let gathered = self.rows.front.read().written_weight();
+        if gathered <= room / 2 {
             return Ok(());
         }
         let rows = &self.rows;
-        if gathered > MOST_WAITING * room || rows.refused.load(Ordering::Relaxed) {
+        if gathered > room {
             return rows.write_out();
         }
         if !rows.requested.swap(true, Ordering::AcqRel) {
@@ -108,9 +105,6 @@ impl ApplicationDataStorage for Rocks {
 
     fn write(&self, batch: Batch) -> Result<(), Error> {
         self.make_room()?;
-        if batch.bytes() > MOST_GATHERED {
-            return self.rows.pass(&batch);
-        }
         self.rows.front.write().write(&batch);
         Ok(())
     }

@@ -35,7 +35,7 @@ async fn below_the_reserve_writes_are_refused_and_reads_go_on() -> Story {
 
 /// A node for a small disk: what it keeps in memory has to fit into the reserve.
 fn small(home: Home) -> Home {
-    ["ODGM_LOG_BUFFER_BYTES", "ODGM_LOG_WAL_BYTES", "ODGM_VIEW_BUFFER_BYTES"]
+    ["ODGM_LOG_BUFFER_BYTES", "ODGM_LOG_WAL_BYTES", "ODGM_VIEW_BUFFER_BYTES", "ODGM_VIEW_GATHER_BYTES"]
         .into_iter()
         .fold(home.collection("things", 1), |home, setting| home.with(setting, "4MiB"))
 }

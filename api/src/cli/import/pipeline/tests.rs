@@ -128,3 +128,27 @@ async fn what_was_not_acknowledged_when_the_stream_broke_is_unknown() {
     assert_eq!((tally.changed, tally.unknown, tally.stopped), (1, 1, true));
     assert_eq!(tally.broken.map(|error| error.exit_code()), Some(5));
 }
+
+#[test]
+fn a_stream_waits_when_what_is_under_way_is_large() {
+    let plan = Plan {
+        class: "demo".into(),
+        partitions: 8,
+        streams: 4,
+        in_flight: 128,
+        keep_going: false,
+        request_ids: None,
+    };
+    let mut pending = Pending::new(&plan);
+    for line in 0..8 {
+        assert!(pending.has_room(), "{line} of half a MiB");
+        pending.push(line, 512 << 10);
+    }
+    assert!(!pending.has_room(), "a quarter of the room is used");
+    pending.pop();
+    assert!(pending.has_room());
+    pending.push(8, IN_FLIGHT_BYTES);
+    assert!(!pending.has_room());
+    (0..8).for_each(|_| pending.pop());
+    assert!(pending.operations.is_empty() && pending.has_room());
+}

@@ -120,6 +120,10 @@ impl Syncer {
             Some(mut round) => {
                 std::mem::swap(&mut self.queue.lock().waiting, &mut *round);
                 self.run_round(&mut round);
+                if self.space.is_low() {
+                    // Only the thread looks after space while nobody may write.
+                    self.wake();
+                }
             }
             None => self.wake(),
         }

@@ -40,7 +40,8 @@ async fn a_directory_whose_node_file_is_damaged_is_refused() -> Story {
     let file = home.data().join("node.json");
     let text = fs::read(&file)?;
     fs::write(&file, &text[..text.len() / 2])?;
-    insta::assert_snapshot!(refusal(&home)?, @"odgm: DATA/node.json is damaged: EOF while parsing an object at line 3 column 27");
+    let refused = refusal(&home)?;
+    assert!(refused.starts_with("odgm: DATA/node.json is damaged: EOF while parsing an object"), "{refused}");
     Ok(())
 }
 

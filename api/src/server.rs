@@ -1,8 +1,7 @@
 //! The gRPC server: which services there are, and how connections are kept.
 //!
-//! It stands on hyper itself instead of tonic's own server. A request then passes no router, no chain of boxed layers
-//! and no second box for its body, which together cost about as much as reading an entry does. What that leaves to do
-//! here: docs/adr/0005-grpc-on-hyper.md.
+//! It stands on hyper itself instead of tonic's own server. A request for objects then passes no router, no chain of boxed
+//! layers and no second box for its body. What that leaves to do here: docs/adr/0005-grpc-on-hyper.md.
 
 use std::convert::Infallible;
 use std::pin::Pin;

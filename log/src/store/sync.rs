@@ -19,7 +19,7 @@ use super::tables::Tables;
 use super::watermarks::Watermarks;
 use crate::ids::Offset;
 
-/// Called once from the sync thread, when what was written before is durable or can no longer become so. It holds up
+/// Called once from the thread that syncs, when what was written before is durable or can no longer become so. It holds up
 /// everybody else's callbacks: hand over and return.
 pub type OnDurable = Box<dyn FnOnce(Result<(), SyncError>) + Send>;
 

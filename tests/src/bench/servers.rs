@@ -211,7 +211,7 @@ fn ceiling(dir: &Path) -> Result<Started> {
     Ok(Started {
         process: Process::spawn("ceiling", command, &dir.join("output"))?,
         address: Announced::Output(ceiling::LISTENING),
-        version: "tonic, as the node's".to_owned(),
+        version: "tonic, with its own server".to_owned(),
     })
 }
 

@@ -40,6 +40,7 @@ pub(crate) fn partition(
     index: usize,
     group: GroupId,
 ) -> Result<Arc<Partition>, ReplicaError> {
+    fail::fail_point!("partition-before-open");
     let rules = Config { set_mode: definition.options.set_mode, ..opener.rules.clone() };
     let index = u32::try_from(index).unwrap_or(u32::MAX);
     open(opener, &definition.name, index, group, definition.options.storage, rules)

@@ -377,20 +377,6 @@ async fn old_deletions_are_forgotten_and_their_versions_never_come_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_node_that_stops_while_it_starts_lets_go_of_its_directory() {
-    let dir = tempfile::tempdir().expect("a folder");
-    let manager = start(dir.path()).await;
-    manager.create_collection(definition("c", 64, &[])).await.expect("created");
-    manager.shutdown().await;
-    drop(manager);
-
-    let manager = Manager::open(Options::new(dir.path())).await.expect("the node starts");
-    manager.shutdown().await;
-    drop(manager);
-    start(dir.path()).await.shutdown().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn a_removal_that_a_crash_kept_from_being_noted_is_noted_at_the_next_start() {
     let dir = tempfile::tempdir().expect("a folder");
     let manager = start(dir.path()).await;

@@ -72,6 +72,34 @@ fn all_who_wait_share_one_fsync() {
 }
 
 #[test]
+fn who_appends_to_an_idle_store_may_sync_it_and_otherwise_joins_the_others() {
+    let _scenario = scenario();
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let append_and_sync = |offset: u64| {
+        let (done, outcome) = mpsc::channel();
+        let callback = move |result: Result<(), _>| {
+            result.unwrap();
+            done.send(thread::current().id()).unwrap();
+        };
+        store.append_and_sync(GROUP, &records(offset..=offset), Box::new(callback)).unwrap();
+        outcome
+    };
+    let here = append_and_sync(1).try_recv();
+    assert_eq!(here, Ok(thread::current().id()), "it is durable when the call returns");
+    assert_eq!((store.bounds(GROUP).durable, store.stats().fsyncs), (Offset(1), 1));
+
+    let first = stop_sync_thread_at(&store, "log-after-fsync");
+    let (second, third) = (append_and_sync(2), append_and_sync(3));
+    second.try_recv().unwrap_err();
+    assert_eq!(store.bounds(GROUP).durable, Offset(1), "the fsync under way began before they were written");
+    release_sync_thread();
+    first.recv().unwrap().unwrap();
+    assert_eq!(second.recv().unwrap(), third.recv().unwrap(), "the sync thread served both");
+    assert_eq!((store.bounds(GROUP).durable, store.stats().fsyncs), (Offset(3), 3));
+}
+
+#[test]
 fn a_failed_fsync_is_final() {
     let _scenario = scenario();
     let dir = tempfile::tempdir().unwrap();

@@ -56,6 +56,11 @@ impl Batch {
     }
 
     /// The operations in order; a value of `None` deletes.
+    pub fn into_operations(self) -> impl Iterator<Item = (Bytes, Option<Bytes>)> {
+        self.operations.into_iter()
+    }
+
+    /// As [`Self::into_operations`], for one who only looks.
     pub fn operations(&self) -> impl Iterator<Item = (&Bytes, Option<&Bytes>)> {
         self.operations.iter().map(|(key, value)| (key, value.as_ref()))
     }

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use odgm_log::store::{AppendError, SyncError};
 use odgm_log::{Offset, Record, Term, Timestamp};
@@ -32,6 +32,8 @@ pub(super) struct Lane {
     /// Whether the worker has been told, or has work in flight after which it looks again by itself. Spares a
     /// wake-up for every proposal that arrives while the disk is busy.
     awake: AtomicBool,
+    /// Appends that the applier has and has not applied.
+    applying: AtomicUsize,
 }
 
 #[derive(Default)]
@@ -68,6 +70,7 @@ impl Lane {
             failed: AtomicBool::new(false),
             inbox: Mutex::default(),
             awake: AtomicBool::new(false),
+            applying: AtomicUsize::new(0),
         })
     }
 
@@ -131,6 +134,21 @@ impl Lane {
         self.runtime.spawn(async move { answers.into_iter().for_each(send) });
     }
 
+    /// Notes that the applier is about to be given an append.
+    pub(super) fn begin_applying(&self) {
+        self.applying.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// Notes that the applier is done with an append.
+    pub(super) fn end_applying(&self) {
+        self.applying.fetch_sub(1, Ordering::AcqRel);
+    }
+
+    /// Whether the applier has nothing of this lane.
+    pub(super) fn is_applied(&self) -> bool {
+        self.applying.load(Ordering::Acquire) == 0
+    }
+
     /// Goes to sleep, unless proposals have come in the meantime.
     fn may_sleep(&self) -> bool {
         self.awake.store(false, Ordering::Release);
@@ -160,7 +178,7 @@ impl Lane {
 
 impl InFlight {
     /// Appends what is queued, as far as the number of appends in flight allows. `on_durable` is called once for
-    /// each append, from the log's fsync thread; a caller that is `idle` syncs a lone record itself.
+    /// each append, from the log's fsync thread; a caller that is `idle` may be made to sync itself.
     pub(super) fn fill(
         &mut self,
         lane: &Lane,
@@ -214,7 +232,7 @@ impl InFlight {
         }
         let last = offset;
         let on_durable = Box::new(move |synced: Result<(), SyncError>| on_durable(synced.map(|()| last)));
-        let appended = if idle && records.len() == 1 {
+        let appended = if idle {
             replica.log.append_and_sync(replica.group, &records, on_durable)
         } else {
             replica.log.append(replica.group, &records, on_durable)
@@ -259,6 +277,11 @@ impl InFlight {
 }
 
 impl Append {
+    /// How many records it is.
+    pub(super) fn len(&self) -> usize {
+        self.committed.len()
+    }
+
     /// Applies the records and answers those who wait.
     pub(super) fn apply(self, lane: &Lane) {
         let replica = &lane.replica;
@@ -274,6 +297,13 @@ impl Append {
                 refuse(self.waiting, &unknown(&error));
             }
         }
+    }
+
+    /// Tells those who wait that nobody will apply it, and the lane that it is over.
+    pub(super) fn give_up(self, lane: &Lane) {
+        let error = "the thread that applies has ended";
+        lane.fail(&stopped(&error));
+        refuse(self.waiting, &unknown(&error));
     }
 }
 

@@ -2,9 +2,11 @@
 //!
 //! Each partition is a lane; a few worker threads serve all lanes, each lane always by the same one. A worker
 //! appends what has gathered in a lane without syncing; the log's one fsync thread makes the appends of all lanes
-//! durable together and tells the workers, which apply and answer. Nothing waits for a timer: a batch is what
-//! arrived while the disk was busy. A worker that has a single record and nothing else to do makes it durable itself.
+//! durable together and tells the workers, each of which hands them to its applier, that applies and answers. Nothing
+//! waits for a timer: a batch is what arrived while the disk was busy. A worker that has nothing else to do spares
+//! the switches of threads: it makes what it appended durable itself, and applies a lone record itself.
 
+mod applier;
 mod lane;
 
 use std::collections::HashMap;
@@ -18,7 +20,8 @@ use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
-use self::lane::{InFlight, Lane};
+use self::applier::Applier;
+use self::lane::{Append, InFlight, Lane};
 use crate::limits::Limits;
 use crate::proposal::{Proposal, ProposeError};
 use crate::replica::Replica;
@@ -47,10 +50,12 @@ impl Workers {
     /// Starts `count` threads. To be called within the runtime whose tasks will propose.
     pub(crate) fn start(count: usize) -> std::io::Result<Arc<Self>> {
         let mut inboxes = Vec::with_capacity(count);
-        let mut threads = Vec::with_capacity(count);
+        let mut threads = Vec::with_capacity(2 * count);
         for index in 0..count.max(1) {
             let (sender, receiver) = crossbeam_channel::unbounded();
-            let worker = Worker { inbox: receiver, outbox: sender.clone(), lanes: HashMap::new() };
+            let (applier, thread) = Applier::start(format!("appliers-{index}"))?;
+            threads.push(thread);
+            let worker = Worker { inbox: receiver, outbox: sender.clone(), applier, lanes: HashMap::new() };
             threads.push(
                 std::thread::Builder::new()
                     .name(format!("partitions-{index}"))
@@ -134,6 +139,7 @@ fn worker_gone() -> ProposeError {
 struct Worker {
     inbox: Receiver<Message>,
     outbox: Sender<Message>,
+    applier: Applier,
     /// Lanes with something in flight, or waited for.
     lanes: HashMap<GroupId, Entry>,
 }
@@ -167,9 +173,9 @@ impl Worker {
             self.fill(lane, idle);
             let entry = self.lanes.entry(group).or_default();
             if entry.in_flight.may_sleep(lane) {
-                for done in entry.drained.drain(..) {
-                    // Whoever waited may have given up.
-                    let _ = done.send(());
+                let drained = std::mem::take(&mut entry.drained);
+                if !drained.is_empty() {
+                    self.applier.drain(drained);
                 }
                 self.lanes.remove(&group);
                 return;
@@ -180,15 +186,22 @@ impl Worker {
         }
     }
 
-    /// The next batch is appended before the durable one is applied: the disk works while this thread does.
     fn complete(&mut self, lane: &Arc<Lane>, durable: Result<Offset, SyncError>) {
         let entry = self.lanes.entry(lane.replica.group).or_default();
-        let appends = entry.in_flight.durable(lane, durable);
-        self.fill(lane, false);
-        for append in appends {
-            append.apply(lane);
+        for append in entry.in_flight.durable(lane, durable) {
+            self.apply(lane, append);
         }
         self.pump(lane);
+    }
+
+    /// Appends are applied by the applier, while this thread makes the next durable; but a lone record that nothing
+    /// is before is not worth a switch of threads.
+    fn apply(&self, lane: &Arc<Lane>, append: Append) {
+        if append.len() == 1 && lane.is_applied() {
+            append.apply(lane);
+        } else {
+            self.applier.apply(lane, append);
+        }
     }
 
     /// `idle` says that nothing else is waiting for this thread.

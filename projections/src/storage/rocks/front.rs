@@ -28,6 +28,9 @@ pub(super) struct Front {
     written: Written,
     /// What all batches since rows last left weigh, rows that were written over included.
     written_weight: usize,
+    /// An empty table to gather in next, as large as the last one had become: growing one anew each time costs more
+    /// than filling it.
+    spare: Written,
     /// What is being written to the database; newer than the rows there, older than `written`.
     leaving: Arc<Written>,
     young: HashMap<Bytes, Bytes>,
@@ -58,18 +61,16 @@ impl Front {
     }
 
     /// Takes a batch in.
-    pub(super) fn write(&mut self, batch: &Batch) {
+    pub(super) fn write(&mut self, batch: Batch) {
         self.version += 1;
         self.written_weight += batch.bytes() + batch.len() * ROW_BYTES;
-        for (key, value) in batch.operations() {
-            self.written.insert(key.clone(), value.cloned());
-        }
+        self.written.extend(batch.into_operations());
     }
 
     /// Makes all that was written leave. It stays visible until [`Self::left`]; if that is not called because the
     /// database refused the rows, the next call gives them again, and their weight keeps counting.
     pub(super) fn leave(&mut self) -> Arc<Written> {
-        let mut leaving = std::mem::take(&mut self.written);
+        let mut leaving = std::mem::replace(&mut self.written, std::mem::take(&mut self.spare));
         if self.leaving.is_empty() {
             self.written_weight = 0;
         }
@@ -80,8 +81,8 @@ impl Front {
         Arc::clone(&self.leaving)
     }
 
-    /// What was leaving is in the database. Rows that were read are brought up to date with it. Answers what left, so
-    /// that nobody has to wait for it to be dropped.
+    /// What was leaving is in the database. Rows that were read are brought up to date with it. Answers what left, to be
+    /// emptied without holding anybody up and given to [`Self::reuse`].
     pub(super) fn left(&mut self) -> Arc<Written> {
         let left = std::mem::take(&mut self.leaving);
         if !self.young.is_empty() || !self.old.is_empty() {
@@ -90,6 +91,12 @@ impl Front {
             }
         }
         left
+    }
+
+    /// Takes back an emptied table.
+    pub(super) fn reuse(&mut self, table: Written) {
+        debug_assert!(table.is_empty(), "its rows have left");
+        self.spare = table;
     }
 
     fn renew(&mut self, key: &Bytes, value: Option<&Bytes>) {
@@ -159,13 +166,13 @@ mod tests {
         let mut front = Front::default();
         front.keep(0, b"a", &Bytes::from("read"), ROOM);
         assert_eq!(get(&front, "a"), Some(Some("read".into())));
-        front.write(&batch(&[("a", Some("1")), ("b", Some("1")), ("c", None)]));
+        front.write(batch(&[("a", Some("1")), ("b", Some("1")), ("c", None)]));
         assert_eq!(get(&front, "a"), Some(Some("1".into())));
         assert_eq!(get(&front, "c"), Some(None), "it is known that there is none");
         assert_eq!(get(&front, "d"), None, "only the database knows");
         let leaving = front.leave();
         assert_eq!((leaving.len(), front.written_weight()), (3, 0));
-        front.write(&batch(&[("b", Some("2"))]));
+        front.write(batch(&[("b", Some("2"))]));
         assert_eq!(get(&front, "a"), Some(Some("1".into())), "it has not arrived yet");
         assert_eq!(get(&front, "b"), Some(Some("2".into())));
         front.left();
@@ -177,9 +184,9 @@ mod tests {
     #[test]
     fn rows_that_were_refused_leave_again_with_what_came_since() {
         let mut front = Front::default();
-        front.write(&batch(&[("a", Some("1")), ("b", Some("1"))]));
+        front.write(batch(&[("a", Some("1")), ("b", Some("1"))]));
         front.leave();
-        front.write(&batch(&[("b", Some("2"))]));
+        front.write(batch(&[("b", Some("2"))]));
         let again = front.leave();
         assert!(front.written_weight() > 0, "whoever writes learns that rows do not leave");
         let value = |key: &'static str| again[key.as_bytes()].clone();
@@ -190,7 +197,7 @@ mod tests {
     fn what_was_read_before_a_batch_is_not_kept_after_it() {
         let mut front = Front::default();
         let before = front.version();
-        front.write(&batch(&[("a", Some("new"))]));
+        front.write(batch(&[("a", Some("new"))]));
         front.leave();
         front.left();
         front.keep(before, b"a", &Bytes::from("old"), ROOM);
@@ -213,7 +220,7 @@ mod tests {
     fn a_removed_row_is_not_answered_from_what_was_read() {
         let mut front = Front::default();
         front.keep(0, b"a", &Bytes::from("1"), ROOM);
-        front.write(&batch(&[("a", None)]));
+        front.write(batch(&[("a", None)]));
         front.leave();
         front.left();
         assert_eq!(get(&front, "a"), None);

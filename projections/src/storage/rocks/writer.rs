@@ -20,8 +20,19 @@ pub(in crate::storage) struct Writer {
 }
 
 struct Job {
-    work: Arc<dyn WriteOut>,
+    /// Some until the job is dropped.
+    work: Option<Arc<dyn WriteOut>>,
     pending: Arc<Pending>,
+}
+
+impl Drop for Job {
+    /// Done, or never to be done because the thread has gone: either way nobody waits for it any more.
+    fn drop(&mut self) {
+        // Let go before saying so: whoever waits wants the files closed.
+        self.work = None;
+        *self.pending.count.lock() -= 1;
+        self.pending.done.notify_all();
+    }
 }
 
 /// The jobs of one object that are not done.
@@ -47,11 +58,7 @@ impl Writer {
     pub(super) fn request(&self, work: Arc<dyn WriteOut>, pending: &Arc<Pending>) -> bool {
         let Some(jobs) = &self.jobs else { return false };
         *pending.count.lock() += 1;
-        let handed_over = jobs.send(Job { work, pending: Arc::clone(pending) }).is_ok();
-        if !handed_over {
-            pending.finish();
-        }
-        handed_over
+        jobs.send(Job { work: Some(work), pending: Arc::clone(pending) }).is_ok()
     }
 }
 
@@ -63,20 +70,40 @@ impl Pending {
             self.done.wait(&mut count);
         }
     }
-
-    fn finish(&self) {
-        *self.count.lock() -= 1;
-        self.done.notify_all();
-    }
 }
 
 // It owns its end of the queue.
 #[allow(clippy::needless_pass_by_value)]
 fn run(queue: Receiver<Job>) {
-    for Job { work, pending } in queue {
-        work.write_out();
-        // Let go before saying so: whoever waits wants the files closed.
-        drop(work);
-        pending.finish();
+    for job in queue {
+        if let Some(work) = &job.work {
+            work.write_out();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Panics;
+
+    impl WriteOut for Panics {
+        fn write_out(&self) {
+            panic!("a bug");
+        }
+    }
+
+    #[test]
+    fn nobody_waits_for_a_thread_that_has_panicked() {
+        let writer = Writer::start();
+        let pending = Arc::new(Pending::default());
+        // The first ends the thread; those behind it are dropped with the queue, or refused.
+        for _ in 0..3 {
+            writer.request(Arc::new(Panics), &pending);
+        }
+        pending.wait();
+        while writer.request(Arc::new(Panics), &pending) {}
+        pending.wait();
     }
 }

@@ -1,0 +1,169 @@
+//! Failures and moments of one node's partitions that only an armed failpoint can bring about.
+
+#![allow(clippy::expect_used, clippy::panic)]
+
+use std::path::Path;
+use std::sync::{Arc, Mutex, mpsc};
+use std::time::Duration;
+
+use odgm_log::body::{SetValues, Value};
+use odgm_log::{Body, Cause, Offset, Payload};
+use odgm_proto::oprc::CreateCollectionRequest;
+use odgm_replication::{Definition, Manager, Options, Partition, ProposeError};
+
+fn definition(partitions: i32) -> Definition {
+    let request =
+        CreateCollectionRequest { name: "c".into(), partition_count: partitions, ..Default::default() };
+    Definition::from_wire(request).expect("a valid definition")
+}
+
+fn put(object: &str, value: &str) -> Payload {
+    let body = Body::SetValues(SetValues {
+        object: object.into(),
+        puts: vec![("k".into(), Value::bytes(value.to_owned()))],
+        deletes: Vec::new(),
+        expected_version: None,
+    });
+    Payload { cause: Cause::default(), body }
+}
+
+async fn start(dir: &Path) -> Arc<Manager> {
+    let manager = Manager::open(Options::new(dir)).await.expect("the node starts");
+    manager.ready().await;
+    manager
+}
+
+/// A node with one partition.
+async fn one_partition(dir: &Path) -> (Arc<Manager>, Arc<Partition>) {
+    let manager = start(dir).await;
+    manager.create_collection(definition(1)).await.expect("created");
+    let partition = manager.partition("c", 0).expect("in service");
+    (manager, partition)
+}
+
+/// Where a failpoint holds back who comes by, one after the other, until it is opened for each.
+struct Gate {
+    arrived: mpsc::Receiver<()>,
+    open: mpsc::Sender<()>,
+}
+
+impl Gate {
+    /// Those after the first `held` pass.
+    fn at(point: &str, held: usize) -> Self {
+        let (arriving, arrived) = mpsc::channel();
+        let (open, opened) = mpsc::channel();
+        let left = Mutex::new((held, arriving, opened));
+        let wait = move || {
+            let mut left = left.lock().expect("not poisoned");
+            if left.0 > 0 {
+                left.0 -= 1;
+                left.1.send(()).expect("the test waits");
+                left.2.recv().expect("the test opens the gate");
+            }
+        };
+        fail::cfg_callback(point, wait).expect("a failpoint");
+        Self { arrived, open }
+    }
+
+    fn wait_until_held(&self) {
+        self.arrived.recv().expect("somebody comes by");
+    }
+
+    fn open(&self) {
+        self.open.send(()).expect("somebody waits");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_comes_next_becomes_durable_while_what_came_before_is_applied() {
+    let scenario = fail::FailScenario::setup();
+    let dir = tempfile::tempdir().expect("a folder");
+    let (manager, partition) = one_partition(dir.path()).await;
+    let before = partition.bounds().durable;
+    let (answered, answers) = mpsc::channel();
+    let submit = |n: u64| {
+        let answered = answered.clone();
+        partition
+            .submit(put("o", &n.to_string()), move |answer| answered.send((n, answer)).expect("awaited"));
+    };
+    // The first is applied where it was appended, being alone.
+    let gate = Gate::at("view-before-write", 2);
+    submit(0);
+    gate.wait_until_held();
+    (1..=3).for_each(submit);
+    gate.open();
+    gate.wait_until_held();
+    (4..=6).for_each(submit);
+    while partition.bounds().durable < Offset(before.0 + 7) {
+        std::thread::yield_now();
+    }
+    assert_eq!(partition.view().header().applied, Offset(before.0 + 1), "the second append is held back");
+
+    let stopping = tokio::spawn(async move { manager.shutdown().await });
+    gate.open();
+    stopping.await.expect("stopped");
+    assert_eq!(
+        partition.view().header().applied,
+        Offset(before.0 + 7),
+        "stopping waits for all that is durable"
+    );
+    let answers: Vec<_> =
+        answers.iter().take(7).map(|(n, answer)| (n, answer.expect("applied").offset.0)).collect();
+    let expected: Vec<_> = (0..7).map(|n| (n, before.0 + 1 + n)).collect();
+    assert_eq!(answers, expected, "in order");
+    scenario.teardown();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_partition_whose_view_cannot_be_written_says_so_and_has_everything_after_a_restart() {
+    let scenario = fail::FailScenario::setup();
+    let dir = tempfile::tempdir().expect("a folder");
+    let (manager, partition) = one_partition(dir.path()).await;
+    partition.propose(put("a", "1")).await.expect("written");
+
+    fail::cfg("view-write", "return(No space left on device)").expect("a failpoint");
+    let unknown = partition.propose(put("b", "1")).await.expect_err("it is in the log, but not in the view");
+    assert!(
+        matches!(&unknown, ProposeError::Unknown { reason } if reason.contains("No space left")),
+        "{unknown}"
+    );
+    let refused = partition.propose(put("c", "1")).await.expect_err("the partition has failed");
+    assert!(refused.not_applied() && refused.to_string().contains("No space left"), "{refused}");
+    assert_eq!(partition.view().header().applied.next(), partition.bounds().last, "the view is as it was");
+    fail::remove("view-write");
+    manager.shutdown().await;
+    drop((partition, manager));
+
+    let manager = start(dir.path()).await;
+    let partition = manager.partition("c", 0).expect("in service");
+    for (object, there) in [("a", true), ("b", true), ("c", false)] {
+        assert_eq!(partition.view().object(object).expect("readable").is_some(), there, "{object}");
+    }
+    manager.shutdown().await;
+    scenario.teardown();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_stops_while_it_starts_lets_go_of_its_directory() {
+    let scenario = fail::FailScenario::setup();
+    let dir = tempfile::tempdir().expect("a folder");
+    let manager = start(dir.path()).await;
+    manager.create_collection(definition(64)).await.expect("created");
+    manager.shutdown().await;
+    drop(manager);
+
+    let gate = Gate::at("partition-before-open", 1);
+    let manager = Manager::open(Options::new(dir.path())).await.expect("the node starts");
+    gate.wait_until_held();
+    let mut stopping = tokio::spawn({
+        let manager = Arc::clone(&manager);
+        async move { manager.shutdown().await }
+    });
+    drop(manager);
+    let early = tokio::time::timeout(Duration::from_millis(100), &mut stopping).await;
+    assert!(early.is_err(), "it has stopped while one of its partitions was still being opened");
+    gate.open();
+    stopping.await.expect("stopped");
+    start(dir.path()).await.shutdown().await;
+    scenario.teardown();
+}

@@ -18,7 +18,7 @@ use crate::storage::{Engine, Error, Reader as _, Resources, Share, marker, publi
 /// What is shared with the thread that writes out.
 pub(super) struct Database {
     db: DB,
-    dir: PathBuf,
+    pub(super) dir: PathBuf,
     write_options: WriteOptions,
     persisted: ReadOptions,
     /// Held for moments only, except by [`Database::moment`] over what it writes out.
@@ -49,10 +49,6 @@ impl Database {
             requested: AtomicBool::new(false),
             read_room: resources.row_cache(),
         })
-    }
-
-    pub(super) fn dir(&self) -> &Path {
-        &self.dir
     }
 
     pub(super) fn get(&self, key: &[u8]) -> Result<Option<Bytes>, Error> {

@@ -106,7 +106,7 @@ impl ApplicationDataStorage for Rocks {
     fn write(&self, batch: Batch) -> Result<(), Error> {
         fail::fail_point!("view-write", |reason| {
             let reason = std::io::Error::other(reason.unwrap_or_default());
-            Err(Error::io("write", self.rows.dir())(reason))
+            Err(Error::io("write", &self.rows.dir)(reason))
         });
         self.make_room()?;
         self.rows.front.write().write(batch);

@@ -5,10 +5,10 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use odgm_log::body::{
-    Body, Cause, Config, CursorMoved, DataTrigger, FunctionTrigger, SetMode, SetValues, Target, Triggers,
-    Value, ValueKind,
+    Body, Cause, Config, CursorMoved, DataTrigger, FunctionTrigger, Membership, SetMode, SetValues, Target,
+    Triggers, Value, ValueKind,
 };
-use odgm_log::{Payload, PayloadError, Record};
+use odgm_log::{NodeId, Payload, PayloadError, Record};
 use odgm_proto::odgm::v1::LogRecord;
 use serde_json::{Map, Value as Json, json};
 
@@ -49,8 +49,17 @@ fn body(body: &Body) -> Map<String, Json> {
         Body::Config(config) => rules(config),
         Body::Semantics(semantics) => map([("version", json!(semantics.version))]),
         Body::Trimmed(trimmed) => map([("below", json!(trimmed.below.get()))]),
+        Body::Blank => Map::new(),
+        Body::Membership(membership) => members(membership),
         Body::CollectTombstones(collect) => map([("through", json!(collect.through.get()))]),
     }
+}
+
+fn members(body: &Membership) -> Map<String, Json> {
+    let ids = |set: &Vec<NodeId>| set.iter().map(|node| json!(node.0)).collect::<Json>();
+    let voters = body.voters.iter().map(ids).collect::<Json>();
+    let nodes = body.nodes.iter().map(|(node, address)| json!({ "node": node.0, "address": address }));
+    map([("voters", voters), ("nodes", nodes.collect())])
 }
 
 fn object(

@@ -68,11 +68,15 @@ pub enum BodyType {
     Trimmed = 11,
     /// [`CollectTombstones`].
     CollectTombstones = 12,
+    /// [`Body::Blank`].
+    Blank = 13,
+    /// [`Membership`].
+    Membership = 14,
 }
 
 impl BodyType {
     /// Every type this build can read, in order of number.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 11] = [
         Self::Set,
         Self::Delete,
         Self::Merge,
@@ -82,6 +86,8 @@ impl BodyType {
         Self::Semantics,
         Self::Trimmed,
         Self::CollectTombstones,
+        Self::Blank,
+        Self::Membership,
     ];
 
     /// The number in the envelope.
@@ -111,6 +117,8 @@ impl BodyType {
             Self::Semantics => "semantics",
             Self::Trimmed => "trimmed",
             Self::CollectTombstones => "collect_tombstones",
+            Self::Blank => "blank",
+            Self::Membership => "membership",
         }
     }
 }
@@ -136,6 +144,10 @@ pub enum Body {
     Trimmed(Trimmed),
     /// Tombstones of objects deleted at or below an offset are forgotten.
     CollectTombstones(CollectTombstones),
+    /// Nothing: what a new leader writes to commit what its predecessors left.
+    Blank,
+    /// Who replicates this partition from here on.
+    Membership(Membership),
 }
 
 impl Body {
@@ -151,6 +163,8 @@ impl Body {
             Self::Semantics(_) => BodyType::Semantics,
             Self::Trimmed(_) => BodyType::Trimmed,
             Self::CollectTombstones(_) => BodyType::CollectTombstones,
+            Self::Blank => BodyType::Blank,
+            Self::Membership(_) => BodyType::Membership,
         }
     }
 
@@ -165,7 +179,9 @@ impl Body {
             | Self::Config(_)
             | Self::Semantics(_)
             | Self::Trimmed(_)
-            | Self::CollectTombstones(_) => None,
+            | Self::CollectTombstones(_)
+            | Self::Blank
+            | Self::Membership(_) => None,
         }
     }
 }
@@ -396,4 +412,13 @@ pub struct Trimmed {
 pub struct CollectTombstones {
     /// The newest deletion that may be forgotten.
     pub through: Offset,
+}
+
+/// Who replicates the partition from this record on, as Raft's joint consensus has it (Ongaro, 2014, section 4.3).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub struct Membership {
+    /// One set of voters, or two of which each must agree while the members change. The ids of a set are sorted.
+    pub voters: Vec<Vec<NodeId>>,
+    /// Every member, voters and learners, with the address at which other nodes reach it. Sorted by id.
+    pub nodes: Vec<(NodeId, String)>,
 }

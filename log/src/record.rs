@@ -89,6 +89,8 @@ impl Payload {
             Body::Semantics(body) => encode_into(body, &mut bytes),
             Body::Trimmed(body) => encode_into(body, &mut bytes),
             Body::CollectTombstones(body) => encode_into(body, &mut bytes),
+            Body::Blank => Ok(()),
+            Body::Membership(body) => encode_into(body, &mut bytes),
         });
         written.map_err(|error| PayloadError::Malformed { body_type, reason: error.to_string() })?;
         if bytes.len() > MAX_PAYLOAD_BYTES {
@@ -124,6 +126,8 @@ impl Payload {
             BodyType::Semantics => decode_all(rest).map(Body::Semantics),
             BodyType::Trimmed => decode_all(rest).map(Body::Trimmed),
             BodyType::CollectTombstones => decode_all(rest).map(Body::CollectTombstones),
+            BodyType::Blank => decode_all(rest).map(|()| Body::Blank),
+            BodyType::Membership => decode_all(rest).map(Body::Membership),
         }
         .map_err(malformed)?;
         Ok(Self { cause, body })

@@ -16,6 +16,7 @@
 //! | `r` request | request id | offset, time, fingerprint, outcome |
 //! | `s` request order | offset | time, request id |
 //! | `c` cursor | name | position, allowed lag, when it moved |
+//! | `m` members | nothing | record, term, sets of voters, nodes with their addresses |
 
 use odgm_log::{Offset, Timestamp};
 
@@ -31,6 +32,8 @@ pub enum Table {
     Entry = b'e',
     /// Changes by object and offset.
     History = b'h',
+    /// Who replicates the partition.
+    Members = b'm',
     /// Objects by id.
     Object = b'o',
     /// Requests by id.
@@ -47,11 +50,12 @@ pub enum Table {
 
 impl Table {
     /// Every table, in the order of their rows.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Header,
         Self::Cursor,
         Self::Entry,
         Self::History,
+        Self::Members,
         Self::Object,
         Self::Request,
         Self::RequestOrder,
@@ -67,6 +71,7 @@ impl Table {
             Self::Cursor => "cursor",
             Self::Entry => "entry",
             Self::History => "history",
+            Self::Members => "members",
             Self::Object => "object",
             Self::Request => "request",
             Self::RequestOrder => "request order",
@@ -100,6 +105,8 @@ pub enum Key<'a> {
     RequestOrder(Offset),
     /// A cursor.
     Cursor(&'a str),
+    /// The members.
+    Members,
 }
 
 impl<'a> Key<'a> {
@@ -116,6 +123,7 @@ impl<'a> Key<'a> {
             Self::Request(_) => Table::Request,
             Self::RequestOrder(_) => Table::RequestOrder,
             Self::Cursor(_) => Table::Cursor,
+            Self::Members => Table::Members,
         }
     }
 
@@ -123,7 +131,7 @@ impl<'a> Key<'a> {
     pub fn write(self, out: &mut Vec<u8>) {
         out.push(self.table() as u8);
         match self {
-            Self::Header => {}
+            Self::Header | Self::Members => {}
             Self::Object(text) | Self::Tombstone(text) | Self::Request(text) | Self::Cursor(text) => {
                 out.extend_from_slice(text.as_bytes());
             }
@@ -160,6 +168,7 @@ impl<'a> Key<'a> {
         let table = Table::ALL.into_iter().find(|known| *known as u8 == table)?;
         Some(match table {
             Table::Header => rest.is_empty().then_some(Self::Header)?,
+            Table::Members => rest.is_empty().then_some(Self::Members)?,
             Table::Object => Self::Object(text(rest)?),
             Table::Tombstone => Self::Tombstone(text(rest)?),
             Table::Request => Self::Request(text(rest)?),

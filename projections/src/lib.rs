@@ -21,7 +21,7 @@ mod view;
 pub use change::{Action, Change, ChangeKind};
 pub use error::{ApplyError, Error, OpenError};
 pub use header::{FORMAT, Header, RequestWindow, SEMANTICS};
-pub use object::{Cursor, Entry, EntryRead, Moment, Object, ObjectSummary, Request};
+pub use object::{Cursor, Entry, EntryRead, Members, Moment, Object, ObjectSummary, Request};
 pub use outcome::{Applied, Committed, Outcome, Rejection, fingerprint};
 pub use source::{RecordSource, SourceError};
 pub use view::dump::DumpError;

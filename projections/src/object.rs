@@ -1,7 +1,7 @@
 //! What reads of a view answer.
 
-use odgm_log::body::{Triggers, Value};
-use odgm_log::{Offset, Timestamp};
+use odgm_log::body::{Membership, Triggers, Value};
+use odgm_log::{Offset, Term, Timestamp};
 
 use crate::outcome::Outcome;
 
@@ -75,6 +75,17 @@ pub struct Cursor {
     pub allowed_lag: u64,
     /// The record that moved it there.
     pub moved: Moment,
+}
+
+/// Who replicates the partition.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Members {
+    /// The record that says so.
+    pub offset: Offset,
+    /// Its term.
+    pub term: Term,
+    /// What it says.
+    pub membership: Membership,
 }
 
 /// A request id that is remembered.

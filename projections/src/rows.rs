@@ -1,13 +1,13 @@
 //! The values of a view's rows. They are read with [`crate::Error::Damaged`] in mind: never a panic, never a guess.
 
 use bytes::Bytes;
-use odgm_log::body::{Triggers, Value, ValueKind};
-use odgm_log::{BodyType, Offset, Timestamp};
+use odgm_log::body::{Membership, Triggers, Value, ValueKind};
+use odgm_log::{BodyType, NodeId, Offset, Term, Timestamp};
 
 use crate::change::{Action, Change, ChangeKind};
 use crate::error::Error;
 use crate::keys::Table;
-use crate::object::{Cursor, Moment, Request};
+use crate::object::{Cursor, Members, Moment, Request};
 use crate::outcome::{Outcome, Rejection};
 use crate::varint::{Input, put, put_text};
 
@@ -211,6 +211,40 @@ impl Cursor {
             })
         })
         .ok_or(damaged(Table::Cursor, "it is not four numbers"))
+    }
+}
+
+impl Members {
+    /// Offset, term, the sets of voters, and the nodes, each list after its length.
+    pub(crate) fn write(&self, out: &mut Vec<u8>) {
+        let Membership { voters, nodes } = &self.membership;
+        put(self.offset.get(), out);
+        put(self.term.0, out);
+        put(voters.len() as u64, out);
+        for set in voters {
+            put(set.len() as u64, out);
+            set.iter().for_each(|node| put(node.0, out));
+        }
+        put(nodes.len() as u64, out);
+        for (node, address) in nodes {
+            put(node.0, out);
+            put_text(address, out);
+        }
+    }
+
+    pub(crate) fn read(row: &[u8]) -> Result<Self, Error> {
+        whole(row, |input| {
+            let (offset, term) = (Offset(input.number()?), Term(input.number()?));
+            let set = |input: &mut Input<'_>| {
+                (0..input.number()?).map(|_| input.number().map(NodeId)).collect::<Option<Vec<_>>>()
+            };
+            let voters = (0..input.number()?).map(|_| set(input)).collect::<Option<_>>()?;
+            let nodes = (0..input.number()?)
+                .map(|_| Some((NodeId(input.number()?), input.text()?.to_owned())))
+                .collect::<Option<_>>()?;
+            Some(Self { offset, term, membership: Membership { voters, nodes } })
+        })
+        .ok_or(damaged(Table::Members, "it is not a list of members"))
     }
 }
 

@@ -132,7 +132,12 @@ impl Partition {
     /// What frees space goes on when space is low, and what a partition cannot do without.
     fn check_space(&self, body: &Body) -> Result<(), ProposeError> {
         let needs_room = match body {
-            Body::Semantics(_) | Body::Config(_) | Body::Trimmed(_) | Body::CollectTombstones(_) => false,
+            Body::Semantics(_)
+            | Body::Config(_)
+            | Body::Trimmed(_)
+            | Body::CollectTombstones(_)
+            | Body::Blank
+            | Body::Membership(_) => false,
             Body::CursorMoved(cursor) => cursor.position.is_some(),
             // Deleting a collection frees space; creating one asks for space first.
             _ => self.group() != GroupId::CATALOGUE,

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use super::LogStore;
 use super::error::{ChangeError, SyncError};
 use super::group::Group;
-use super::keys::Row;
+use super::keys::{Link, Row};
 use super::options::{MAX_NOTE_BYTES, MAX_NOTE_KEY_BYTES};
 use super::sync::Mark;
 use super::tables::Batch;
-use crate::ids::{GroupId, Offset};
+use crate::ids::{GroupId, Hash, Offset};
 
 impl LogStore {
     /// Deletes the records below an offset, for retention. The chain up to them is kept, so that the rest can still
@@ -79,6 +79,36 @@ impl LogStore {
         batch.put_link(group.id, Row::Head, head);
         self.write(batch)?;
         let mark = Mark { epoch: group.epoch(), last: keep, group: group.clone() };
+        drop(writer);
+        self.store.syncer.sync_with(Some(mark))?;
+        Ok(())
+    }
+
+    /// Deletes all records and lets the log go on behind an offset, where the chain is `chain`: what comes before is in a
+    /// snapshot that is about to replace the view. The offset counts as the log's durable end.
+    ///
+    /// # Errors
+    /// [`ChangeError::Stopped`] if the store has stopped.
+    pub fn restart_after(&self, group: GroupId, offset: Offset, chain: Hash) -> Result<(), ChangeError> {
+        let group = self.find_or_create(group);
+        let writer = group.writer.lock();
+        self.check_writable(&group, writer.removed)?;
+        self.lower_watermark(&group, None)?;
+        let end = Link { offset, chain, bytes: 0 };
+        let (first, last) = {
+            let mut state = group.state.write();
+            let range = (state.floor.offset.next(), state.head.offset);
+            self.store.cache.forget_through(&mut state, range.1);
+            state.floor = end;
+            state.head = end;
+            range
+        };
+        let mut batch = self.store.syncer.tables.batch(0);
+        batch.delete_range(group.id, first, last.next());
+        batch.put_link(group.id, Row::Floor, end);
+        batch.put_link(group.id, Row::Head, end);
+        self.write(batch)?;
+        let mark = Mark { epoch: group.epoch(), last: offset, group: group.clone() };
         drop(writer);
         self.store.syncer.sync_with(Some(mark))?;
         Ok(())

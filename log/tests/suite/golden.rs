@@ -4,8 +4,8 @@ use std::fmt::Write as _;
 
 use bytes::Bytes;
 use odgm_log::body::{
-    CollectTombstones, Config, CursorMoved, DataTrigger, Delete, FunctionTrigger, Merge, Parent, Semantics,
-    Set, SetMode, SetValues, Target, Triggers, Trimmed, Value,
+    CollectTombstones, Config, CursorMoved, DataTrigger, Delete, FunctionTrigger, Membership, Merge, Parent,
+    Semantics, Set, SetMode, SetValues, Target, Triggers, Trimmed, Value,
 };
 use odgm_log::envelope::{decode_stored, encode_stored};
 use odgm_log::{
@@ -128,6 +128,11 @@ fn bodies() -> Vec<Body> {
         Body::Semantics(Semantics { version: 2 }),
         Body::Trimmed(Trimmed { below: Offset(65_536) }),
         Body::CollectTombstones(CollectTombstones { through: Offset(250) }),
+        Body::Blank,
+        Body::Membership(Membership {
+            voters: vec![vec![NodeId(1), NodeId(2), NodeId(3)], vec![NodeId(2), NodeId(3), NodeId(400)]],
+            nodes: [1, 2, 3, 5, 400].map(|node| (NodeId(node), format!("tcp/10.0.0.{node}:7447"))).to_vec(),
+        }),
     ]
 }
 

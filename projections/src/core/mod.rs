@@ -65,12 +65,12 @@ impl Core {
         }
         self.check_semantics(record.offset, &committed.payload.body)?;
         let moment = Moment { offset: record.offset, time: self.header.time.max(record.stamp) };
+        self.header.term = record.term;
         let (outcome, change) = self
             .request(rows, moment, committed)
             .map_err(|source| ApplyError::Read { offset: record.offset, source })?;
         self.index_time(moment);
         self.header.applied = record.offset;
-        self.header.term = record.term;
         self.header.time = moment.time;
         self.header.chain = committed.chain;
         self.header.state = self.changes.seal(self.header.state);

@@ -1,6 +1,6 @@
 //! The partition's own records: its rules, its retention, its named cursors.
 
-use odgm_log::body::{Body, CollectTombstones, CursorMoved, Trimmed};
+use odgm_log::body::{Body, CollectTombstones, CursorMoved, Membership, Trimmed};
 use odgm_log::{BodyType, Offset};
 
 use super::Core;
@@ -10,7 +10,7 @@ use crate::error::{ApplyError, Error};
 use crate::header::SEMANTICS;
 use crate::keys::Key;
 use crate::limits::MAX_COLLECTED;
-use crate::object::{Cursor, Moment};
+use crate::object::{Cursor, Members, Moment};
 use crate::rows::write_change;
 use crate::storage::Reader;
 
@@ -33,6 +33,7 @@ impl Core {
                 self.move_cursor(moment, moved);
                 return Ok(());
             }
+            Body::Membership(membership) => self.set_members(moment, membership),
             Body::Config(config) => self.header.config = config.clone(),
             // Rules are never taken back: what was written under them needs them.
             Body::Semantics(semantics) => {
@@ -40,7 +41,9 @@ impl Core {
             }
             Body::Trimmed(trimmed) => self.trim(moment, *trimmed),
             Body::CollectTombstones(collect) => self.collect(rows, *collect)?,
-            Body::Set(_) | Body::Delete(_) | Body::Merge(_) | Body::SetValues(_) => return Ok(()),
+            Body::Blank | Body::Set(_) | Body::Delete(_) | Body::Merge(_) | Body::SetValues(_) => {
+                return Ok(());
+            }
         }
         self.write_own_history(moment, body.body_type());
         Ok(())
@@ -56,6 +59,12 @@ impl Core {
             }
             None => self.changes.delete(key, &mut Written::default()),
         }
+    }
+
+    fn set_members(&mut self, moment: Moment, membership: &Membership) {
+        let (offset, term) = (moment.offset, self.header.term);
+        let members = Members { offset, term, membership: membership.clone() };
+        self.changes.put(Key::Members, &mut Written::default(), |out| members.write(out));
     }
 
     fn trim(&mut self, moment: Moment, trimmed: Trimmed) {

@@ -13,7 +13,7 @@ use crate::change::Change;
 use crate::error::Error;
 use crate::header::Header;
 use crate::keys::{Key, Table};
-use crate::object::{Cursor, Request};
+use crate::object::{Cursor, Members, Request};
 use crate::rows::{EntryRow, ObjectRow, TombstoneRow, damaged};
 use crate::storage::{Order, Range, Reader, Row, Rows};
 
@@ -39,6 +39,7 @@ impl View {
         let mut dump = Dump { rows: &*rows, out };
         let header = self.header_in(&*rows)?;
         dump.header(&header)?;
+        dump.members()?;
         dump.objects()?;
         dump.tombstones()?;
         dump.history(header.floor)?;
@@ -81,6 +82,22 @@ impl<'a> Dump<'a> {
             requests.count, requests.bytes
         )?;
         writeln!(self.out, "  floor {floor} version_floor {version_floor}")?;
+        Ok(())
+    }
+
+    /// Nothing where there is one replica.
+    fn members(&mut self) -> Result<(), DumpError> {
+        for row in self.table(Table::Members) {
+            let Members { offset, term, membership } = Members::read(&row.map_err(Error::from)?.1)?;
+            writeln!(self.out, "members by record {offset} of term {term}")?;
+            for set in membership.voters {
+                let voters: Vec<_> = set.iter().map(ToString::to_string).collect();
+                writeln!(self.out, "  voters {}", voters.join(" "))?;
+            }
+            for (node, address) in membership.nodes {
+                writeln!(self.out, "  node {node} at {address:?}")?;
+            }
+        }
         Ok(())
     }
 

@@ -6,7 +6,7 @@ use super::View;
 use crate::change::Change;
 use crate::error::Error;
 use crate::keys::{Key, Table, object_prefix};
-use crate::object::{Cursor, Entry, EntryRead, Object, ObjectSummary, Request};
+use crate::object::{Cursor, Entry, EntryRead, Members, Object, ObjectSummary, Request};
 use crate::rows::{EntryRow, ObjectRow, damaged, read_change};
 use crate::storage::{Order, Range, Reader};
 
@@ -128,6 +128,15 @@ impl View {
                 Cursor::read(name, &value)
             })
             .collect()
+    }
+
+    /// Who replicates the partition, if a record says so: partitions with one replica have none.
+    ///
+    /// # Errors
+    /// As [`Self::object`].
+    pub fn members(&self) -> Result<Option<Members>, Error> {
+        let row = self.inner.storage.get(&Key::Members.to_vec())?;
+        row.map(|row| Members::read(&row)).transpose()
     }
 
     /// What is remembered of a request id. It may be past its time, or forgotten before the next record is

@@ -8,9 +8,13 @@ use std::sync::Arc;
 use odgm_log::Offset;
 use parking_lot::Mutex;
 
-use super::{View, ViewOptions};
+use super::{View, ViewOptions, header_of};
 use crate::error::{Error, OpenError};
+use crate::header::Header;
+use crate::keys::{Key, Table};
 use crate::limits::OPEN_SNAPSHOTS;
+use crate::object::Members;
+use crate::rows::damaged;
 use crate::storage::{self, Reader, Resources};
 
 /// The snapshots of one view.
@@ -43,6 +47,35 @@ impl View {
     /// The offsets of all snapshots, in order.
     pub fn snapshots(&self) -> Vec<Offset> {
         self.inner.snapshots.list()
+    }
+
+    /// Where the files of a snapshot are. They do not change as long as it is kept.
+    pub fn snapshot_dir(&self, offset: Offset) -> PathBuf {
+        self.inner.snapshots.path(offset)
+    }
+
+    /// What the view said of itself and of its members at a snapshot.
+    ///
+    /// # Errors
+    /// If it cannot be read, or there is none at that offset.
+    pub fn snapshot_state(&self, offset: Offset) -> Result<(Header, Option<Members>), Error> {
+        let rows = self.inner.snapshots.reader(offset)?;
+        let header = header_of(&*rows)?.ok_or(damaged(Table::Header, "it is missing"))?;
+        let members = rows.get(&Key::Members.to_vec())?.map(|row| Members::read(&row)).transpose()?;
+        Ok((header, members))
+    }
+
+    /// Takes a snapshot from elsewhere among its own, unless it has one of that offset; large files become hard links.
+    ///
+    /// # Errors
+    /// If it could not be written.
+    pub fn adopt_snapshot(&self, files: &Path, offset: Offset) -> Result<(), Error> {
+        let snapshots = &self.inner.snapshots;
+        if !snapshots.list().contains(&offset) {
+            storage::restore(files, &snapshots.path(offset))?;
+            snapshots.add(offset);
+        }
+        Ok(())
     }
 
     /// Removes the snapshots below an offset. One that is being read is still read to its end.

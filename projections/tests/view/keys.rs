@@ -11,6 +11,7 @@ fn the_bytes_of_every_kind_of_key() {
         Key::Cursor("mirror"),
         Key::Entry("n14228", "flight"),
         Key::History("n14228", Offset(258)),
+        Key::Members,
         Key::Object("n14228"),
         Key::Request("r-1"),
         Key::RequestOrder(Offset(258)),
@@ -27,6 +28,7 @@ fn the_bytes_of_every_kind_of_key() {
     cursor: cmirror
     entry: en14228\x00flight
     history: hn14228\x00\x00\x00\x00\x00\x00\x00\x01\x02
+    members: m
     object: on14228
     request: rr-1
     request order: s\x00\x00\x00\x00\x00\x00\x01\x02

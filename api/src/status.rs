@@ -64,7 +64,7 @@ pub(crate) fn from_proposal(error: &ProposeError) -> Status {
             not_applied(Status::resource_exhausted(message))
         }
         ProposeError::TooLarge(_) => not_applied(Status::invalid_argument(message)),
-        ProposeError::Stopped { .. } => not_applied(unavailable(message)),
+        ProposeError::Stopped { .. } | ProposeError::NotLeader { .. } => not_applied(unavailable(message)),
         ProposeError::Unknown { .. } => unknown(Status::unknown(message)),
     }
 }

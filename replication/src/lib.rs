@@ -22,6 +22,8 @@ mod retention;
 mod source;
 mod stopped;
 pub mod stream;
+#[cfg(test)]
+mod transport;
 
 pub use administration::CatalogueError;
 pub use catalogue::{DamagedEntry, OBJECT as CATALOGUE_OBJECT};

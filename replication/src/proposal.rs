@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
-use odgm_log::{Kind, Payload, PayloadError};
+use odgm_log::{Kind, NodeId, Payload, PayloadError};
 use odgm_projections::Applied;
 use tokio::sync::oneshot;
 
@@ -40,6 +40,12 @@ pub enum ProposeError {
         /// Why.
         reason: String,
     },
+    /// Another node leads the partition. Not applied.
+    #[error("{}; not applied", not_leader(.leader.as_ref()))]
+    NotLeader {
+        /// Who leads and where it is reached, if that is known.
+        leader: Option<(NodeId, String)>,
+    },
     /// The record may or may not be in the log.
     #[error("it is unknown whether the write was applied: {reason}")]
     Unknown {
@@ -52,6 +58,13 @@ impl ProposeError {
     /// Whether the write was certainly not applied, now or later.
     pub fn not_applied(&self) -> bool {
         !matches!(self, Self::Unknown { .. })
+    }
+}
+
+fn not_leader(leader: Option<&(NodeId, String)>) -> String {
+    match leader {
+        Some((node, address)) => format!("node {node} at {address:?} leads the partition: ask there"),
+        None => "the partition has no leader at present: try again in a moment".to_owned(),
     }
 }
 

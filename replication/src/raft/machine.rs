@@ -18,7 +18,7 @@ use std::sync::Arc;
 use futures_util::{Stream, StreamExt};
 use odgm_log::{Offset, chain};
 use odgm_projections::storage::{Engine, Resources};
-use odgm_projections::{Applied, Committed, View, ViewOptions};
+use odgm_projections::{Applied, Committed, Header, View, ViewOptions};
 use openraft::storage::{ApplyResponder, EntryResponder, RaftStateMachine};
 use openraft::{OptionalSend, RaftSnapshotBuilder};
 use parking_lot::RwLock;
@@ -98,6 +98,12 @@ impl Machine {
         Ok(machine)
     }
 
+    /// Takes the files of a snapshot of another member among our own, after checking that it is what it says.
+    pub(crate) fn receive(&self, through: LogId, files: &Path) -> io::Result<Snapshot> {
+        self.shared.adopt(through, files)?;
+        self.shared.snapshot(offset(through.index))
+    }
+
     /// The view as it is now. After a snapshot was installed it is another one.
     pub(crate) fn view(&self) -> View {
         self.shared.view.read().view.clone()
@@ -143,6 +149,19 @@ impl Shared {
     /// Puts a snapshot in the place of the view and of the log up to it.
     fn install(&self, through: LogId, files: &Path) -> io::Result<()> {
         let at = offset(through.index);
+        let header = self.adopt(through, files)?;
+        self.log.begin_installing(at)?;
+        self.log.restart(through, header.chain)?;
+        let next = Current::open(&self.log, &self.place, at)?;
+        *self.view.write() = next;
+        self.visible.send_replace(at);
+        self.log.installed()?;
+        self.remove_old_views()
+    }
+
+    /// Takes a snapshot among our own, and checks that it is the one that was meant.
+    fn adopt(&self, through: LogId, files: &Path) -> io::Result<Header> {
+        let at = offset(through.index);
         let view = self.view();
         view.adopt_snapshot(files, at).map_err(io::Error::other)?;
         let (header, _) = view.snapshot_state(at).map_err(io::Error::other)?;
@@ -154,13 +173,7 @@ impl Shared {
             );
             return Err(invalid(reason));
         }
-        self.log.begin_installing(at)?;
-        self.log.restart(through, header.chain)?;
-        let next = Current::open(&self.log, &self.place, at)?;
-        *self.view.write() = next;
-        self.visible.send_replace(at);
-        self.log.installed()?;
-        self.remove_old_views()
+        Ok(header)
     }
 
     fn remove_old_views(&self) -> io::Result<()> {

@@ -13,19 +13,37 @@ use bytes::Bytes;
 use odgm_log::body::Membership as MembershipBody;
 use odgm_log::{Body, BodyType, Cause, Kind, NodeId, Offset, Payload, Record, Term, Timestamp};
 use odgm_projections::{Applied, Header, Members};
-use openraft::EntryPayload;
 use openraft::impls::leader_id_std::LeaderId;
+use openraft::vote::RaftLeaderId;
+use openraft::{EntryPayload, OptionalSend, RaftTypeConfig};
 
-openraft::declare_raft_types!(
-    /// How openraft is filled in.
-    pub(crate) Types:
-        D = Command,
-        R = Applied,
-        NodeId = u64,
-        Node = Peer,
-        Term = u64,
-        LeaderId = LeaderId<u64, u64>,
-);
+use super::group::Callback;
+
+/// How openraft is filled in. Written out, since openraft's macro cannot name a responder.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Types;
+
+impl RaftTypeConfig for Types {
+    type D = Command;
+    type R = Applied;
+    type NodeId = u64;
+    type Node = Peer;
+    type Term = u64;
+    type LeaderId = LeaderId<u64, u64>;
+    type Vote = openraft::impls::Vote<Self::LeaderId>;
+    type Payload = EntryPayload<Command, u64, Peer>;
+    type Entry = openraft::Entry<<Self::LeaderId as RaftLeaderId>::Committed, Self::Payload>;
+    type AsyncRuntime = openraft::TokioRuntime;
+    type Responder<T>
+        = Callback<T>
+    where
+        T: OptionalSend + 'static;
+    type Batch<T>
+        = openraft::impls::InlineBatch<T>
+    where
+        T: OptionalSend + 'static;
+    type ErrorSource = openraft::impls::BoxedErrorSource;
+}
 
 pub(crate) type Entry = openraft::alias::EntryOf<Types>;
 pub(crate) type LogId = openraft::alias::LogIdOf<Types>;

@@ -1,0 +1,331 @@
+//! What the members of a group say to each other, as bytes.
+//!
+//! A message is the version (1 byte, 1), its kind (1 byte), and its parts in order. Numbers are big-endian. A vote is term
+//! (u64), node (u64) and 1 if it leads, else 0. A log id is term (u64) and index (u64); one that may be missing has 1 or 0
+//! before it. Text and bytes have their length (u32) before them. An entry is its record as it rests in the log, checksums
+//! included, with its index (u64) and length (u32) before it.
+//!
+//! | request | parts | answer |
+//! |---|---|---|
+//! | 1 append | vote, log id before, commit, number of entries (u32), entries | 0 done; 1 up to a log id; 2 conflict; 3 higher vote |
+//! | 2 vote, 3 pre-vote | vote, last log id, 1 if leadership is handed over | vote, 1 if granted, last log id |
+//! | 4 transfer | vote, node, last log id | 0 done; 1 vote expected, found; 2 log id expected, found |
+//! | 5 snapshot | vote, last log id, files: name, bytes (u64), blake3 | vote; number of files (u32), bytes held of each (u64) |
+//! | 6 piece | vote, last log id, file (u32), where (u64), bytes | vote |
+//! | 7 install | vote, last log id | vote |
+
+use std::io;
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use odgm_log::envelope::{decode_stored, encode_stored};
+use odgm_log::{GroupId, Hash};
+use openraft::impls::leader_id_std::LeaderId;
+use openraft::raft::{
+    AppendEntriesRequest, AppendEntriesResponse, TransferLeaderError, TransferLeaderRequest,
+    TransferLeaderResponse, VoteRequest, VoteResponse,
+};
+
+use super::types::{LogId, Types, Vote, invalid, offset, to_entry, to_record};
+
+const VERSION: u8 = 1;
+
+/// A question to another member.
+#[derive(Debug)]
+pub(super) enum Request {
+    Append(AppendEntriesRequest<Types>),
+    Vote(VoteRequest<Types>),
+    PreVote(VoteRequest<Types>),
+    Transfer(TransferLeaderRequest<Types>),
+    Snapshot { vote: Vote, through: LogId, files: Vec<File> },
+    Piece { vote: Vote, through: LogId, file: u32, at: u64, bytes: Bytes },
+    Install { vote: Vote, through: LogId },
+}
+
+/// A file of a snapshot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct File {
+    pub(super) name: String,
+    pub(super) bytes: u64,
+    pub(super) hash: Hash,
+}
+
+impl Request {
+    /// Entries become records; `group` is sealed into them.
+    pub(super) fn encode(self, group: GroupId) -> io::Result<Bytes> {
+        let mut out = BytesMut::with_capacity(256);
+        out.put_u8(VERSION);
+        match self {
+            Self::Append(append) => {
+                out.put_u8(1);
+                put_vote(&append.vote, &mut out);
+                put_some_log_id(append.prev_log_id, &mut out);
+                put_some_log_id(append.leader_commit, &mut out);
+                put_length(append.entries.len(), &mut out);
+                let mut scratch = Vec::new();
+                for entry in append.entries {
+                    let index = entry.log_id.index;
+                    scratch.clear();
+                    encode_stored(group, &to_record(entry)?, &mut scratch);
+                    out.put_u64(index);
+                    put_bytes(&scratch, &mut out);
+                }
+            }
+            Self::Vote(vote) => put_vote_request(2, &vote, &mut out),
+            Self::PreVote(vote) => put_vote_request(3, &vote, &mut out),
+            Self::Transfer(transfer) => {
+                out.put_u8(4);
+                put_vote(transfer.from_leader(), &mut out);
+                out.put_u64(*transfer.to_node_id());
+                put_some_log_id(transfer.last_log_id().copied(), &mut out);
+            }
+            Self::Snapshot { vote, through, files } => {
+                put_snapshot(5, &vote, through, &mut out);
+                put_length(files.len(), &mut out);
+                for file in files {
+                    put_bytes(file.name.as_bytes(), &mut out);
+                    out.put_u64(file.bytes);
+                    out.put_slice(&file.hash.0);
+                }
+            }
+            Self::Piece { vote, through, file, at, bytes } => {
+                put_snapshot(6, &vote, through, &mut out);
+                out.put_u32(file);
+                out.put_u64(at);
+                put_bytes(&bytes, &mut out);
+            }
+            Self::Install { vote, through } => put_snapshot(7, &vote, through, &mut out),
+        }
+        Ok(out.freeze())
+    }
+
+    pub(super) fn decode(group: GroupId, bytes: Bytes) -> io::Result<Self> {
+        whole(bytes, |input| {
+            let version = input.try_get_u8()?;
+            if version != VERSION {
+                return Err(invalid(format!("messages of version {version} are unknown: upgrade this node")));
+            }
+            Ok(match input.try_get_u8()? {
+                1 => Self::Append(get_append(group, input)?),
+                2 => Self::Vote(get_vote_request(input)?),
+                3 => Self::PreVote(get_vote_request(input)?),
+                4 => Self::Transfer(TransferLeaderRequest::new(
+                    get_vote(input)?,
+                    input.try_get_u64()?,
+                    get_some_log_id(input)?,
+                )),
+                5 => {
+                    let (vote, through) = (get_vote(input)?, get_log_id(input)?);
+                    let files =
+                        (0..input.try_get_u32()?).map(|_| get_file(input)).collect::<io::Result<_>>()?;
+                    Self::Snapshot { vote, through, files }
+                }
+                6 => Self::Piece {
+                    vote: get_vote(input)?,
+                    through: get_log_id(input)?,
+                    file: input.try_get_u32()?,
+                    at: input.try_get_u64()?,
+                    bytes: get_bytes(input)?,
+                },
+                7 => Self::Install { vote: get_vote(input)?, through: get_log_id(input)? },
+                kind => return Err(invalid(format!("there is no request of kind {kind}"))),
+            })
+        })
+    }
+}
+
+pub(super) fn encode_append_answer(answer: &AppendEntriesResponse<Types>) -> Bytes {
+    let mut out = BytesMut::with_capacity(32);
+    match answer {
+        AppendEntriesResponse::Success => out.put_u8(0),
+        AppendEntriesResponse::PartialSuccess(through) => {
+            out.put_u8(1);
+            put_some_log_id(*through, &mut out);
+        }
+        AppendEntriesResponse::Conflict => out.put_u8(2),
+        AppendEntriesResponse::HigherVote(vote) => {
+            out.put_u8(3);
+            put_vote(vote, &mut out);
+        }
+    }
+    out.freeze()
+}
+
+pub(super) fn decode_append_answer(bytes: Bytes) -> io::Result<AppendEntriesResponse<Types>> {
+    whole(bytes, |input| {
+        Ok(match input.try_get_u8()? {
+            0 => AppendEntriesResponse::Success,
+            1 => AppendEntriesResponse::PartialSuccess(get_some_log_id(input)?),
+            2 => AppendEntriesResponse::Conflict,
+            3 => AppendEntriesResponse::HigherVote(get_vote(input)?),
+            kind => return Err(invalid(format!("there is no answer of kind {kind}"))),
+        })
+    })
+}
+
+pub(super) fn encode_vote_answer(answer: &VoteResponse<Types>) -> Bytes {
+    let mut out = BytesMut::with_capacity(40);
+    put_vote(&answer.vote, &mut out);
+    out.put_u8(u8::from(answer.vote_granted));
+    put_some_log_id(answer.last_log_id, &mut out);
+    out.freeze()
+}
+
+pub(super) fn decode_vote_answer(bytes: Bytes) -> io::Result<VoteResponse<Types>> {
+    whole(bytes, |input| {
+        let (vote, granted) = (get_vote(input)?, get_bool(input)?);
+        Ok(VoteResponse::new(vote, get_some_log_id(input)?, granted))
+    })
+}
+
+pub(super) fn encode_transfer_answer(answer: &TransferLeaderResponse<Types>) -> Bytes {
+    let mut out = BytesMut::with_capacity(48);
+    match answer {
+        Ok(()) => out.put_u8(0),
+        Err(TransferLeaderError::VoteChanged { expected, actual }) => {
+            out.put_u8(1);
+            put_vote(expected, &mut out);
+            put_vote(actual, &mut out);
+        }
+        Err(TransferLeaderError::LogNotFlushed { expected, actual }) => {
+            out.put_u8(2);
+            put_some_log_id(*expected, &mut out);
+            put_some_log_id(*actual, &mut out);
+        }
+    }
+    out.freeze()
+}
+
+pub(super) fn decode_transfer_answer(bytes: Bytes) -> io::Result<TransferLeaderResponse<Types>> {
+    whole(bytes, |input| {
+        Ok(match input.try_get_u8()? {
+            0 => Ok(()),
+            1 => {
+                Err(TransferLeaderError::VoteChanged { expected: get_vote(input)?, actual: get_vote(input)? })
+            }
+            2 => Err(TransferLeaderError::LogNotFlushed {
+                expected: get_some_log_id(input)?,
+                actual: get_some_log_id(input)?,
+            }),
+            kind => return Err(invalid(format!("there is no answer of kind {kind}"))),
+        })
+    })
+}
+
+/// The answer to all of a snapshot: the vote, and to the first how much is held of each file.
+pub(super) fn encode_snapshot_answer(vote: &Vote, held: &[u64]) -> Bytes {
+    let mut out = BytesMut::with_capacity(24 + 8 * held.len());
+    put_vote(vote, &mut out);
+    put_length(held.len(), &mut out);
+    held.iter().for_each(|bytes| out.put_u64(*bytes));
+    out.freeze()
+}
+
+pub(super) fn decode_snapshot_answer(bytes: Bytes) -> io::Result<(Vote, Vec<u64>)> {
+    whole(bytes, |input| {
+        let vote = get_vote(input)?;
+        let held = (0..input.try_get_u32()?).map(|_| Ok(input.try_get_u64()?)).collect::<io::Result<_>>()?;
+        Ok((vote, held))
+    })
+}
+
+fn get_append(group: GroupId, input: &mut Bytes) -> io::Result<AppendEntriesRequest<Types>> {
+    let vote = get_vote(input)?;
+    let (prev_log_id, leader_commit) = (get_some_log_id(input)?, get_some_log_id(input)?);
+    let entry = |input: &mut Bytes| {
+        let index = input.try_get_u64()?;
+        let record = decode_stored(group, offset(index), &get_bytes(input)?).map_err(invalid)?;
+        to_entry(record)
+    };
+    let entries = (0..input.try_get_u32()?).map(|_| entry(input)).collect::<io::Result<_>>()?;
+    Ok(AppendEntriesRequest { vote, prev_log_id, entries, leader_commit })
+}
+
+fn put_vote_request(kind: u8, request: &VoteRequest<Types>, out: &mut BytesMut) {
+    out.put_u8(kind);
+    put_vote(&request.vote, out);
+    put_some_log_id(request.last_log_id, out);
+    out.put_u8(u8::from(request.leadership_transfer));
+}
+
+fn get_vote_request(input: &mut Bytes) -> io::Result<VoteRequest<Types>> {
+    let (vote, last_log_id) = (get_vote(input)?, get_some_log_id(input)?);
+    Ok(VoteRequest { vote, last_log_id, leadership_transfer: get_bool(input)? })
+}
+
+fn put_snapshot(kind: u8, vote: &Vote, through: LogId, out: &mut BytesMut) {
+    out.put_u8(kind);
+    put_vote(vote, out);
+    put_log_id(through, out);
+}
+
+fn get_file(input: &mut Bytes) -> io::Result<File> {
+    let name = String::from_utf8(get_bytes(input)?.into()).map_err(invalid)?;
+    let bytes = input.try_get_u64()?;
+    let mut hash = Hash::ZERO;
+    input.try_copy_to_slice(&mut hash.0)?;
+    Ok(File { name, bytes, hash })
+}
+
+fn put_vote(vote: &Vote, out: &mut BytesMut) {
+    out.put_u64(vote.leader_id.term);
+    out.put_u64(vote.leader_id.voted_for);
+    out.put_u8(u8::from(vote.committed));
+}
+
+fn get_vote(input: &mut Bytes) -> io::Result<Vote> {
+    let leader_id = LeaderId { term: input.try_get_u64()?, voted_for: input.try_get_u64()? };
+    Ok(Vote { leader_id, committed: get_bool(input)? })
+}
+
+fn put_log_id(log_id: LogId, out: &mut BytesMut) {
+    out.put_u64(log_id.leader_id.term);
+    out.put_u64(log_id.index);
+}
+
+fn get_log_id(input: &mut Bytes) -> io::Result<LogId> {
+    Ok(LogId::new_term_index(input.try_get_u64()?, input.try_get_u64()?))
+}
+
+fn put_some_log_id(log_id: Option<LogId>, out: &mut BytesMut) {
+    out.put_u8(u8::from(log_id.is_some()));
+    if let Some(log_id) = log_id {
+        put_log_id(log_id, out);
+    }
+}
+
+fn get_some_log_id(input: &mut Bytes) -> io::Result<Option<LogId>> {
+    if get_bool(input)? { get_log_id(input).map(Some) } else { Ok(None) }
+}
+
+fn get_bool(input: &mut Bytes) -> io::Result<bool> {
+    match input.try_get_u8()? {
+        0 => Ok(false),
+        1 => Ok(true),
+        other => Err(invalid(format!("0 or 1 was expected, found {other}"))),
+    }
+}
+
+fn put_bytes(bytes: &[u8], out: &mut BytesMut) {
+    put_length(bytes.len(), out);
+    out.put_slice(bytes);
+}
+
+fn get_bytes(input: &mut Bytes) -> io::Result<Bytes> {
+    let length = input.try_get_u32()? as usize;
+    if length > input.len() {
+        return Err(invalid(format!("{length} bytes were announced, {} are there", input.len())));
+    }
+    Ok(input.split_to(length))
+}
+
+fn put_length(length: usize, out: &mut BytesMut) {
+    // What is sent is bounded far below: entries and pieces by the limits of this module.
+    #[allow(clippy::cast_possible_truncation)]
+    out.put_u32(length as u32);
+}
+
+/// Takes all of a message apart.
+fn whole<T>(mut bytes: Bytes, parse: impl FnOnce(&mut Bytes) -> io::Result<T>) -> io::Result<T> {
+    let parsed = parse(&mut bytes)?;
+    if bytes.is_empty() { Ok(parsed) } else { Err(invalid(format!("{} bytes are left over", bytes.len()))) }
+}

@@ -1,0 +1,333 @@
+//! Stories of a group of three in one process, on real logs and views, over a network that fails on request.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use odgm_log::body::{SetValues, Value};
+use odgm_log::store::{LogStore, Options};
+use odgm_log::{Body, Cause, GroupId, NodeId, Offset, Payload};
+use odgm_projections::storage::{Engine, Resources};
+use odgm_projections::{Applied, Header};
+use openraft::async_runtime::WatchReceiver as _;
+use tokio::sync::oneshot;
+
+use super::group::{Group, Groups, Timing};
+use super::machine::Place;
+use crate::limits::Limits;
+use crate::proposal::{Answer, Gate, Proposal, ProposeError, Reply};
+use crate::transport::memory::{Network, Weather};
+
+const GROUP: GroupId = GroupId(5);
+
+/// How long anything may take before a test gives up.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Three nodes, each with its directory; nodes can go away and come back.
+struct Cluster {
+    dir: tempfile::TempDir,
+    network: Network,
+    members: BTreeMap<NodeId, Member>,
+    gate: Arc<Gate>,
+}
+
+struct Member {
+    group: Arc<Group>,
+    store: LogStore,
+}
+
+impl Cluster {
+    async fn start(seed: u64) -> Self {
+        let dir = tempfile::tempdir().expect("a folder");
+        let gate = Gate::new(Limits::default());
+        let mut cluster = Self { dir, network: Network::new(seed), members: BTreeMap::new(), gate };
+        for node in [1, 2, 3] {
+            cluster.begin(NodeId(node)).await;
+        }
+        let members = [1, 2, 3].map(|node| (NodeId(node), format!("memory/{node}")));
+        cluster.group(NodeId(1)).initialize(&members).await.expect("initialised");
+        cluster
+    }
+
+    /// Starts a node on its directory, and lets the others reach it.
+    async fn begin(&mut self, node: NodeId) {
+        let dir = self.dir.path().join(node.to_string());
+        let options = Options { free_space_reserve: 0, ..Options::default() };
+        let store = LogStore::open(&dir.join("log"), options).expect("a log store");
+        let place = Place {
+            engine: Engine::RocksDb,
+            views: dir.join("views"),
+            snapshots: dir.join("snapshots"),
+            resources: Resources::default(),
+        };
+        let transport = Arc::new(self.network.endpoint(node));
+        let group = Group::start(GROUP, node, store.clone(), place, transport, Timing::default()).await;
+        let group = group.expect("a member");
+        let groups = Arc::new(Groups::default());
+        groups.add(Arc::clone(&group));
+        self.network.join(node, groups);
+        self.members.insert(node, Member { group, store });
+    }
+
+    /// Ends a node; what it has on disk stays.
+    async fn end(&mut self, node: NodeId) {
+        self.network.leave(node);
+        if let Some(Member { group, store }) = self.members.remove(&node) {
+            group.stop().await;
+            store.close().expect("closed");
+        }
+    }
+
+    fn group(&self, node: NodeId) -> &Arc<Group> {
+        &self.members[&node].group
+    }
+
+    /// Proposes on one node.
+    async fn propose(&self, node: NodeId, object: &str, value: &str) -> Answer {
+        let body = Body::SetValues(SetValues {
+            object: object.into(),
+            puts: vec![("k".into(), Value::bytes(value.to_owned()))],
+            deletes: Vec::new(),
+            expected_version: None,
+        });
+        let payload = Payload { cause: Cause::default(), body };
+        let (kind, encoded) = payload.encode().expect("a record");
+        let admission = self.gate.admit(encoded.len()).expect("room");
+        let (sender, answer) = oneshot::channel();
+        let reply = Reply::Channel(sender);
+        self.group(node).propose(Proposal { payload, kind, encoded, reply, admission });
+        answer.await.expect("every proposal is answered")
+    }
+
+    /// Who leads as all of `nodes` see it, once they agree.
+    async fn leader_of(&self, nodes: &[NodeId]) -> NodeId {
+        patiently(async {
+            loop {
+                let mut leaders = Vec::new();
+                for node in nodes {
+                    leaders.push(self.group(*node).leader().await);
+                }
+                if let Some(leader) = leaders[0]
+                    && nodes.contains(&leader)
+                    && leaders.iter().all(|other| *other == Some(leader))
+                {
+                    return leader;
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        })
+        .await
+    }
+
+    /// Writes on whoever of `nodes` leads, until it is acknowledged. A write that may have been applied is not repeated.
+    async fn write(&self, nodes: &[NodeId], object: &str, value: &str) -> Option<Applied> {
+        patiently(async {
+            loop {
+                let leader = self.leader_of(nodes).await;
+                match self.propose(leader, object, value).await {
+                    Ok(applied) => return Some(applied),
+                    Err(error) if error.not_applied() => tokio::time::sleep(Duration::from_millis(20)).await,
+                    Err(_) => return None,
+                }
+            }
+        })
+        .await
+    }
+
+    /// Waits until a node has applied a record.
+    async fn applied(&self, node: NodeId, offset: Offset) -> Header {
+        let mut metrics = self.group(node).raft().metrics();
+        patiently(async {
+            while self.group(node).view().header().applied < offset {
+                metrics.changed().await.expect("the member runs");
+            }
+        })
+        .await;
+        self.group(node).view().header()
+    }
+
+    fn value(&self, node: NodeId, object: &str) -> Option<String> {
+        let value = self.group(node).view().value(object, "k").expect("readable").value?;
+        Some(String::from_utf8(value.data.into()).expect("text"))
+    }
+
+    /// Checks that all nodes have the same records and the same rows up to an offset.
+    async fn expect_equal(&self, through: Offset) {
+        let mut seen = Vec::new();
+        for (node, member) in &self.members {
+            let header = self.applied(*node, through).await;
+            let mut dump = Vec::new();
+            member.group.view().dump(&mut dump).expect("a dump");
+            let chain = member.store.chain_at(GROUP, header.applied).expect("in the log");
+            assert_eq!(chain, header.chain, "node {node}: the view is of this log");
+            seen.push((
+                *node,
+                header.applied,
+                header.chain,
+                header.state,
+                String::from_utf8(dump).expect("text"),
+            ));
+        }
+        for pair in seen.windows(2) {
+            let ((_, at, chain, state, dump), (_, other_at, other_chain, other_state, other_dump)) =
+                (&pair[0], &pair[1]);
+            assert_eq!((at, chain, state), (other_at, other_chain, other_state));
+            assert_eq!(dump, other_dump);
+        }
+    }
+}
+
+async fn patiently<T>(story: impl Future<Output = T>) -> T {
+    tokio::time::timeout(PATIENCE, story).await.expect("it comes about before patience ends")
+}
+
+const ALL: [NodeId; 3] = [NodeId(1), NodeId(2), NodeId(3)];
+
+fn others(node: NodeId) -> Vec<NodeId> {
+    ALL.into_iter().filter(|other| *other != node).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_quorum_has_is_on_every_node() {
+    let cluster = Cluster::start(1).await;
+    let leader = cluster.leader_of(&ALL).await;
+    let mut last = Offset::ZERO;
+    for n in 0..200 {
+        let applied =
+            cluster.propose(leader, &format!("o{}", n % 7), &n.to_string()).await.expect("acknowledged");
+        assert!(applied.offset > last, "in order");
+        last = applied.offset;
+    }
+    assert_eq!(
+        cluster.value(leader, "o3"),
+        Some("199".into()),
+        "acknowledged is applied where it was answered"
+    );
+    let read = cluster.group(leader).linearizable().await.expect("the leader reads");
+    assert!(read >= last, "{read} >= {last}");
+    cluster.expect_equal(last).await;
+
+    let follower = others(leader)[0];
+    let refused = cluster.propose(follower, "o1", "elsewhere").await.expect_err("it does not lead");
+    let expected = Some((leader, format!("memory/{leader}")));
+    assert!(matches!(&refused, ProposeError::NotLeader { leader } if *leader == expected), "{refused}");
+    assert!(refused.not_applied());
+    assert!(cluster.group(follower).linearizable().await.is_err(), "nor does it read for itself");
+    let members = cluster.group(follower).view().members().expect("readable").expect("a record says so");
+    assert_eq!(members.membership.voters, [ALL.to_vec()]);
+    assert_eq!(members.offset, Offset(1), "the group begins with its members");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn losing_the_leader_loses_nothing_and_its_last_words_do_not_count() {
+    let mut cluster = Cluster::start(2).await;
+    let old = cluster.leader_of(&ALL).await;
+    for n in 0..50 {
+        cluster.propose(old, "before", &n.to_string()).await.expect("acknowledged");
+    }
+    cluster.network.isolate(old);
+    let alone = cluster.propose(old, "alone", "never");
+    let elsewhere = async {
+        let rest = others(old);
+        let applied = cluster.write(&rest, "after", "the new leader's").await;
+        cluster.network.heal();
+        applied
+    };
+    let (alone, elsewhere) = tokio::join!(alone, elsewhere);
+    let alone = alone.expect_err("no quorum has it");
+    let elsewhere = elsewhere.expect("acknowledged");
+    let last = cluster.write(&ALL, "after", "all together").await.expect("acknowledged").offset;
+    assert!(last > elsewhere.offset);
+    cluster.expect_equal(last).await;
+    for node in ALL {
+        assert_eq!(cluster.value(node, "before"), Some("49".into()));
+        assert_eq!(cluster.value(node, "alone"), None, "answered with: {alone}");
+        assert_eq!(cluster.value(node, "after"), Some("all together".into()));
+    }
+    assert!(cluster.network.faults().cut > 0, "the link was cut while somebody used it");
+
+    for node in ALL {
+        cluster.end(node).await;
+    }
+    for node in ALL {
+        cluster.begin(node).await;
+    }
+    let last = cluster.write(&ALL, "after", "a night's sleep").await.expect("acknowledged").offset;
+    cluster.expect_equal(last).await;
+    assert_eq!(cluster.value(NodeId(2), "before"), Some("49".into()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bad_weather_changes_nothing_but_the_time_it_takes() {
+    let cluster = Cluster::start(3).await;
+    cluster.leader_of(&ALL).await;
+    let weather = Weather { delay: Duration::from_millis(15), repeat_one_in: 5, lose_one_in: 40 };
+    cluster.network.set_weather(weather);
+    let mut acknowledged = Vec::new();
+    for n in 0..100 {
+        // One that is unknown may be there or not: nothing is said of it.
+        if cluster.write(&ALL, &format!("o{n}"), "there").await.is_some() {
+            acknowledged.push(format!("o{n}"));
+        }
+    }
+    cluster.network.set_weather(Weather::default());
+    let last = cluster.write(&ALL, "end", "there").await.expect("acknowledged").offset;
+    cluster.expect_equal(last).await;
+    assert!(acknowledged.len() > 50, "most are acknowledged: {}", acknowledged.len());
+    for object in acknowledged {
+        assert_eq!(cluster.value(NodeId(1), &object), Some("there".into()), "{object}");
+    }
+    let faults = cluster.network.faults();
+    assert!(faults.lost > 0 && faults.repeated > 0, "{faults:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_was_away_for_longer_than_the_log_comes_back_through_a_snapshot() {
+    let mut cluster = Cluster::start(4).await;
+    let leader = cluster.leader_of(&ALL).await;
+    let away = others(leader)[0];
+    cluster.propose(leader, "early", "1").await.expect("acknowledged");
+    cluster.end(away).await;
+    let mut last = Offset::ZERO;
+    for n in 0..300 {
+        let value = format!("{n}").repeat(100);
+        last = cluster.propose(leader, &format!("o{n}"), &value).await.expect("acknowledged").offset;
+    }
+    let raft = cluster.group(leader).raft().clone();
+    raft.trigger().snapshot().await.expect("asked for");
+    let at = super::types::index(last).expect("above 0");
+    patiently(async {
+        let mut metrics = raft.metrics();
+        while metrics.borrow_watched().snapshot.is_none_or(|snapshot| snapshot.index < at) {
+            metrics.changed().await.expect("the member runs");
+        }
+        raft.trigger().purge_log(at).await.expect("asked for");
+        while metrics.borrow_watched().purged.is_none_or(|purged| purged.index < at) {
+            metrics.changed().await.expect("the member runs");
+        }
+    })
+    .await;
+
+    cluster.begin(away).await;
+    cluster.applied(away, last).await;
+    let bounds = cluster.members[&away].store.bounds(GROUP);
+    assert_eq!(bounds.first, last.next(), "it did not get the records but the snapshot");
+    let last = cluster.write(&ALL, "late", "1").await.expect("acknowledged").offset;
+    cluster.expect_equal(last).await;
+    assert_eq!(cluster.value(away, "early"), Some("1".into()));
+    assert_eq!(cluster.value(away, "o299"), Some("299".repeat(100)));
+
+    cluster.end(away).await;
+    cluster.begin(away).await;
+    assert!(
+        cluster.group(away).view().header().applied >= at_least(last, 1),
+        "it starts from what it was given"
+    );
+    let last = cluster.write(&ALL, "later", "1").await.expect("acknowledged").offset;
+    cluster.expect_equal(last).await;
+}
+
+/// An offset less a few that a restart may have left to be applied again.
+fn at_least(offset: Offset, less: u64) -> Offset {
+    Offset(offset.0 - less)
+}

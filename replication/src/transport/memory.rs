@@ -1,0 +1,188 @@
+//! A network in memory whose links can be cut in either direction, be slow, reorder, and repeat requests.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use odgm_log::NodeId;
+use parking_lot::Mutex;
+
+use super::{Call, CallError, Service, Transport};
+
+/// The network. Clones are handles of the same one.
+#[derive(Clone, Default)]
+pub(crate) struct Network {
+    shared: Arc<Mutex<State>>,
+}
+
+#[derive(Default)]
+struct State {
+    nodes: HashMap<NodeId, Arc<dyn Service>>,
+    /// From, to.
+    cut: HashSet<(NodeId, NodeId)>,
+    weather: Weather,
+    /// Of xorshift64; what comes of the weather depends on it alone.
+    random: u64,
+    /// How many calls met which fault.
+    faults: Faults,
+}
+
+/// How bad all links are.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Weather {
+    /// A request and its answer each take up to this long; so they overtake each other.
+    pub(crate) delay: Duration,
+    /// One of so many requests arrives twice; 0 is never.
+    pub(crate) repeat_one_in: u64,
+    /// One of so many requests or answers is lost; 0 is never.
+    pub(crate) lose_one_in: u64,
+}
+
+/// What has been done to calls: a test in which nothing happened shows nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Faults {
+    pub(crate) cut: u64,
+    pub(crate) lost: u64,
+    pub(crate) repeated: u64,
+}
+
+impl Network {
+    /// An undisturbed network; `seed` decides what bad weather does.
+    pub(crate) fn new(seed: u64) -> Self {
+        let network = Self::default();
+        network.shared.lock().random = seed | 1;
+        network
+    }
+
+    /// The transport of one node.
+    pub(crate) fn endpoint(&self, node: NodeId) -> Endpoint {
+        Endpoint { node, network: self.clone() }
+    }
+
+    /// Lets a node be called.
+    pub(crate) fn join(&self, node: NodeId, service: Arc<dyn Service>) {
+        self.shared.lock().nodes.insert(node, service);
+    }
+
+    /// Takes a node off the network, as if its process had ended.
+    pub(crate) fn leave(&self, node: NodeId) {
+        self.shared.lock().nodes.remove(&node);
+    }
+
+    /// Loses everything that goes from one node to another.
+    pub(crate) fn cut(&self, from: NodeId, to: NodeId) {
+        self.shared.lock().cut.insert((from, to));
+    }
+
+    /// Cuts a node off from all others.
+    pub(crate) fn isolate(&self, node: NodeId) {
+        let others: Vec<NodeId> = self.shared.lock().nodes.keys().copied().collect();
+        for other in others {
+            self.cut(node, other);
+            self.cut(other, node);
+        }
+    }
+
+    /// Mends all that was cut.
+    pub(crate) fn heal(&self) {
+        self.shared.lock().cut.clear();
+    }
+
+    pub(crate) fn set_weather(&self, weather: Weather) {
+        self.shared.lock().weather = weather;
+    }
+
+    pub(crate) fn faults(&self) -> Faults {
+        self.shared.lock().faults
+    }
+
+    /// One way of a message: whether it arrives, and after how long.
+    fn carry(&self, from: NodeId, to: NodeId) -> Option<Duration> {
+        let mut state = self.shared.lock();
+        if state.cut.contains(&(from, to)) {
+            state.faults.cut += 1;
+            return None;
+        }
+        let Weather { delay, lose_one_in, .. } = state.weather;
+        if state.one_in(lose_one_in) {
+            state.faults.lost += 1;
+            return None;
+        }
+        let micros = u64::try_from(delay.as_micros()).unwrap_or(u64::MAX);
+        let random = state.next();
+        Some(Duration::from_micros(if micros == 0 { 0 } else { random % micros }))
+    }
+
+    fn repeats(&self) -> bool {
+        let mut state = self.shared.lock();
+        let one_in = state.weather.repeat_one_in;
+        let repeats = state.one_in(one_in);
+        state.faults.repeated += u64::from(repeats);
+        repeats
+    }
+
+    async fn deliver(&self, from: NodeId, call: &Call) -> Result<Option<Bytes>, CallError> {
+        let node = call.to;
+        tracing::trace!(%from, to = %node, address = call.address, class = ?call.class, "a call");
+        let Some(delay) = self.carry(from, node) else { return Ok(None) };
+        pause(delay).await;
+        let service = self.shared.lock().nodes.get(&node).cloned();
+        let Some(service) = service else {
+            return Err(CallError::Unreachable { node, reason: "it is not on the network".to_owned() });
+        };
+        if self.repeats() {
+            let again = service.answer(from, call.group, call.request.clone());
+            tokio::spawn(again);
+        }
+        let answer = service.answer(from, call.group, call.request.clone()).await;
+        let Some(delay) = self.carry(node, from) else { return Ok(None) };
+        pause(delay).await;
+        answer.map(Some).map_err(|reason| CallError::Refused { node, reason })
+    }
+}
+
+impl State {
+    fn next(&mut self) -> u64 {
+        self.random ^= self.random << 13;
+        self.random ^= self.random >> 7;
+        self.random ^= self.random << 17;
+        self.random
+    }
+
+    fn one_in(&mut self, many: u64) -> bool {
+        many > 0 && self.next().is_multiple_of(many)
+    }
+}
+
+async fn pause(delay: Duration) {
+    if !delay.is_zero() {
+        tokio::time::sleep(delay).await;
+    }
+}
+
+/// One node's way into a [`Network`].
+pub(crate) struct Endpoint {
+    node: NodeId,
+    network: Network,
+}
+
+impl Transport for Endpoint {
+    fn call(&self, call: Call) -> BoxFuture<'static, Result<Bytes, CallError>> {
+        let (from, network) = (self.node, self.network.clone());
+        Box::pin(async move {
+            let (node, within) = (call.to, call.within);
+            let lost = CallError::Timeout { node, within };
+            let delivered = tokio::time::timeout(within, async {
+                match network.deliver(from, &call).await {
+                    Ok(Some(answer)) => Ok(answer),
+                    // Nobody learns that a message was lost but by waiting.
+                    Ok(None) => std::future::pending().await,
+                    Err(error) => Err(error),
+                }
+            });
+            delivered.await.unwrap_or(Err(lost))
+        })
+    }
+}

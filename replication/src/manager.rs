@@ -38,7 +38,7 @@ pub struct Options {
     pub limits: Limits,
     /// The rules that new partitions begin with; `set_mode` comes from each collection.
     pub rules: Config,
-    /// Threads that append and apply.
+    /// Workers that serve the partitions, each with a thread that appends and one that applies.
     pub workers: usize,
     /// How often retention is looked after.
     pub retention_interval: Duration,

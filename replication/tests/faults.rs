@@ -107,10 +107,11 @@ async fn what_comes_next_becomes_durable_while_what_came_before_is_applied() {
         Offset(before.0 + 7),
         "stopping waits for all that is durable"
     );
-    let answers: Vec<_> =
+    let mut answers: Vec<_> =
         answers.iter().take(7).map(|(n, answer)| (n, answer.expect("applied").offset.0)).collect();
+    answers.sort_unstable();
     let expected: Vec<_> = (0..7).map(|n| (n, before.0 + 1 + n)).collect();
-    assert_eq!(answers, expected, "in order");
+    assert_eq!(answers, expected, "each has its own offset, in the order of the calls");
     scenario.teardown();
 }
 
@@ -141,6 +142,50 @@ async fn a_partition_whose_view_cannot_be_written_says_so_and_has_everything_aft
     }
     manager.shutdown().await;
     scenario.teardown();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_waits_behind_a_record_that_cannot_be_applied_learns_the_cause() {
+    for fault in ["return(No space left on device)", "panic(a bug)"] {
+        let scenario = fail::FailScenario::setup();
+        let dir = tempfile::tempdir().expect("a folder");
+        let (manager, partition) = one_partition(dir.path()).await;
+        let before = partition.bounds().durable;
+        let (answered, answers) = mpsc::channel();
+        let submit = |n: u64| {
+            let answered = answered.clone();
+            partition.submit(put("o", &n.to_string()), move |answer| answered.send(answer).expect("awaited"));
+        };
+        let gate = Gate::at("view-before-write", 2);
+        submit(0);
+        gate.wait_until_held();
+        (1..=3).for_each(submit);
+        gate.open();
+        gate.wait_until_held();
+        (4..=6).for_each(submit);
+        while partition.bounds().durable < Offset(before.0 + 7) {
+            std::thread::yield_now();
+        }
+        fail::cfg("view-write", fault).expect("a failpoint");
+        gate.open();
+        let answers: Vec<_> = answers.iter().take(7).collect();
+        let failed: Vec<_> = answers.into_iter().filter_map(Result::err).collect();
+        assert_eq!(failed.len(), 6, "all but the first: {failed:?}");
+        for error in failed {
+            assert!(!error.not_applied(), "{error}");
+        }
+        let refused = partition.propose(put("p", "1")).await.expect_err("the partition has failed");
+        let cause = if fault.starts_with("panic") { "panicked" } else { "No space left" };
+        assert!(refused.not_applied() && refused.to_string().contains(cause), "{refused}");
+        fail::remove("view-write");
+        manager.shutdown().await;
+        drop((partition, manager));
+        let manager = start(dir.path()).await;
+        let partition = manager.partition("c", 0).expect("in service");
+        assert_eq!(partition.view().header().applied, Offset(before.0 + 7), "all of it is in the log");
+        manager.shutdown().await;
+        scenario.teardown();
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

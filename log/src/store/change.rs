@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
+use parking_lot::MutexGuard;
+
 use super::LogStore;
 use super::error::{ChangeError, SyncError};
-use super::group::Group;
+use super::group::{Group, Writer};
 use super::keys::{Link, Row};
 use super::options::{MAX_NOTE_BYTES, MAX_NOTE_KEY_BYTES};
 use super::sync::Mark;
@@ -78,17 +80,14 @@ impl LogStore {
         batch.delete_range(group.id, keep.next(), bounds.last.next());
         batch.put_link(group.id, Row::Head, head);
         self.write(batch)?;
-        let mark = Mark { epoch: group.epoch(), last: keep, group: group.clone() };
-        drop(writer);
-        self.store.syncer.sync_with(Some(mark))?;
-        Ok(())
+        Ok(self.sync_end(&group, keep, writer)?)
     }
 
     /// Deletes all records and lets the log go on behind an offset, where the chain is `chain`: what comes before is in a
     /// snapshot that is about to replace the view. The offset counts as the log's durable end.
     ///
     /// # Errors
-    /// [`ChangeError::Stopped`] if the store has stopped.
+    /// [`ChangeError::Stopped`] if the store has stopped, [`ChangeError::NoGroup`] if the group is being removed.
     pub fn restart_after(&self, group: GroupId, offset: Offset, chain: Hash) -> Result<(), ChangeError> {
         let group = self.find_or_create(group);
         let writer = group.writer.lock();
@@ -108,9 +107,10 @@ impl LogStore {
         batch.put_link(group.id, Row::Floor, end);
         batch.put_link(group.id, Row::Head, end);
         self.write(batch)?;
-        let mark = Mark { epoch: group.epoch(), last: offset, group: group.clone() };
-        drop(writer);
-        self.store.syncer.sync_with(Some(mark))?;
+        self.sync_end(&group, offset, writer)?;
+        if let Err(error) = self.store.syncer.tables.drop_files(group.id, last.next()) {
+            tracing::warn!(group = group.id.0, error = error.into_string(), "files of deleted records stay");
+        }
         Ok(())
     }
 
@@ -190,6 +190,19 @@ impl LogStore {
         if removed { Err(ChangeError::NoGroup { group: group.id }) } else { Ok(()) }
     }
 
+    /// Waits until a new end of a log is durable, and notes it, before whoever appends next.
+    fn sync_end(
+        &self,
+        group: &Arc<Group>,
+        last: Offset,
+        writer: MutexGuard<'_, Writer>,
+    ) -> Result<(), SyncError> {
+        let mark = Mark { epoch: group.epoch(), last, group: Arc::clone(group) };
+        let synced = self.store.syncer.request(Some(mark));
+        drop(writer);
+        synced.wait()
+    }
+
     /// Takes back what was promised about a group's end, durably, before the end itself is taken back.
     fn lower_watermark(&self, group: &Group, to: Option<Offset>) -> Result<(), SyncError> {
         let mut file = self.store.syncer.watermarks.lock();
@@ -200,7 +213,10 @@ impl LogStore {
                 group.set_durable(offset);
                 file.set_log(group.id, offset);
             }
-            None => file.remove(group.id),
+            None => {
+                group.set_durable(Offset::ZERO);
+                file.remove(group.id);
+            }
         }
         let written = file.write_synced();
         written.map_err(|error| self.store.syncer.fail(format!("{}: {error}", file.path().display())))

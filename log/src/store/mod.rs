@@ -43,7 +43,8 @@ use sync::Syncer;
 /// The logs of all groups of a node. Clones are handles of the same store.
 ///
 /// Every method blocks at most for a disk access. `append` and reads of fresh records do not wait for the disk;
-/// `trim`, `truncate_after`, `remove_group` and `put_meta` wait for a sync, and belong on a thread that may block.
+/// `trim`, `truncate_after`, `restart_after`, `remove_group`, `put_meta` and `delete_meta` wait for a sync, and belong on
+/// a thread that may block.
 #[derive(Clone)]
 pub struct LogStore {
     store: Arc<Store>,

@@ -131,16 +131,16 @@ impl Syncer {
 
     /// Waits until everything written before is durable.
     pub(super) fn sync_now(&self) -> Result<(), SyncError> {
-        self.sync_with(None)
+        self.request(None).wait()
     }
 
-    /// As [`Self::sync_now`]; then notes the mark.
-    pub(super) fn sync_with(&self, mark: Option<Mark>) -> Result<(), SyncError> {
+    /// Asks for a sync of everything written before, and for the mark to be noted then.
+    pub(super) fn request(&self, mark: Option<Mark>) -> Requested {
         let (done, outcome) = std::sync::mpsc::sync_channel(1);
         let callback = Box::new(move |result| drop(done.send(result)));
         self.enqueue(Waiting { mark, callback });
         self.wake();
-        outcome.recv().unwrap_or_else(|_| Err(closed()))
+        Requested(outcome)
     }
 
     /// Asks the thread to finish what waits and to end.
@@ -225,6 +225,16 @@ impl Syncer {
         }
         file.set_sequence(sequence);
         file.write().map_err(|error| format!("{}: {error}", file.path().display()))
+    }
+}
+
+/// A sync that was asked for.
+pub(super) struct Requested(std::sync::mpsc::Receiver<Result<(), SyncError>>);
+
+impl Requested {
+    /// Waits until it is done.
+    pub(super) fn wait(self) -> Result<(), SyncError> {
+        self.0.recv().unwrap_or_else(|_| Err(closed()))
     }
 }
 

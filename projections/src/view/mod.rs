@@ -67,6 +67,14 @@ impl View {
         Self::open_from(options, |snapshots| snapshots.last().copied())
     }
 
+    /// As [`Self::open`], but a view that does not exist is started from the snapshot at `offset`.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_at(options: &ViewOptions, offset: Offset) -> Result<Self, OpenError> {
+        Self::open_from(options, |snapshots| snapshots.contains(&offset).then_some(offset))
+    }
+
     /// Opens the view; if there is none, it is started from the snapshot that `choose` takes, or empty.
     fn open_from(
         options: &ViewOptions,

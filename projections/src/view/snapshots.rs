@@ -54,15 +54,20 @@ impl View {
         self.inner.snapshots.path(offset)
     }
 
-    /// What the view said of itself and of its members at a snapshot.
+    /// What the view said of itself and of its members at a snapshot of its own.
     ///
     /// # Errors
     /// If it cannot be read, or there is none at that offset.
     pub fn snapshot_state(&self, offset: Offset) -> Result<(Header, Option<Members>), Error> {
-        let rows = self.inner.snapshots.reader(offset)?;
-        let header = header_of(&*rows)?.ok_or(damaged(Table::Header, "it is missing"))?;
-        let members = rows.get(&Key::Members.to_vec())?.map(|row| Members::read(&row)).transpose()?;
-        Ok((header, members))
+        state_of(&*self.inner.snapshots.reader(offset)?)
+    }
+
+    /// As [`Self::snapshot_state`], of a snapshot that is elsewhere.
+    ///
+    /// # Errors
+    /// If the files are not those of a snapshot, or cannot be read.
+    pub fn state_of_files(&self, files: &Path) -> Result<(Header, Option<Members>), Error> {
+        state_of(&*storage::open_snapshot(files, &self.inner.snapshots.resources)?)
     }
 
     /// Takes a snapshot from elsewhere among its own, unless it has one of that offset; large files become hard links.
@@ -85,6 +90,12 @@ impl View {
     pub fn drop_snapshots_below(&self, below: Offset) -> Result<(), Error> {
         self.inner.snapshots.drop_below(below)
     }
+}
+
+fn state_of(rows: &dyn Reader) -> Result<(Header, Option<Members>), Error> {
+    let header = header_of(rows)?.ok_or(damaged(Table::Header, "it is missing"))?;
+    let members = rows.get(&Key::Members.to_vec())?.map(|row| Members::read(&row)).transpose()?;
+    Ok((header, members))
 }
 
 impl Snapshots {

@@ -32,25 +32,14 @@ impl Applier {
     /// Applies an append after all that was given before.
     pub(super) fn apply(&self, lane: &Arc<Lane>, append: Append) {
         lane.begin_applying();
-        if let Err(refused) = self.jobs.send(Job::Apply(Arc::clone(lane), append)) {
-            refused.0.give_up();
-        }
+        // The thread outlives the worker, which holds this; a job that is dropped answers by itself.
+        drop(self.jobs.send(Job::Apply(Arc::clone(lane), append)));
     }
 
     /// Tells who waits when everything that was given before is applied.
     pub(super) fn drain(&self, waiting: Vec<Sender<()>>) {
         // An error drops them, which tells them as well.
         drop(self.jobs.send(Job::Drain(waiting)));
-    }
-}
-
-impl Job {
-    /// The thread has gone, which takes a panic.
-    fn give_up(self) {
-        if let Self::Apply(lane, append) = self {
-            append.give_up(&lane);
-            lane.end_applying();
-        }
     }
 }
 

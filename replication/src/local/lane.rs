@@ -1,6 +1,7 @@
 //! What one partition has on its way: queued proposals, and batches that wait for the disk.
 
 use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
@@ -103,12 +104,13 @@ impl Lane {
     pub(super) fn fail(&self, error: &ProposeError) {
         let queued = {
             let mut inbox = self.inbox.lock();
-            inbox.closed = Some(error.clone());
+            // What failed first is the cause of what fails after it.
+            if !self.failed.swap(true, Ordering::AcqRel) {
+                inbox.closed = Some(error.clone());
+                self.failures.send_replace(());
+            }
             std::mem::take(&mut inbox.queued)
         };
-        if !self.failed.swap(true, Ordering::AcqRel) {
-            self.failures.send_replace(());
-        }
         for proposal in queued {
             proposal.reply.send(Err(error.clone()));
         }
@@ -269,7 +271,9 @@ impl InFlight {
             }
             Err(error) => {
                 lane.fail(&stopped(&error));
-                self.appends.drain(..).for_each(|append| refuse(append.waiting, &unknown(&error)));
+                for mut append in self.appends.drain(..) {
+                    refuse(std::mem::take(&mut append.waiting), &unknown(&error));
+                }
                 Vec::new()
             }
         }
@@ -282,28 +286,41 @@ impl Append {
         self.committed.len()
     }
 
-    /// Applies the records and answers those who wait.
+    /// Applies the records and answers those who wait. A panic fails the lane, and only that.
     pub(super) fn apply(self, lane: &Lane) {
+        if catch_unwind(AssertUnwindSafe(|| self.apply_or_panic(lane))).is_err() {
+            lane.fail(&stopped(&"applying a record panicked: this is a bug"));
+        }
+    }
+
+    fn apply_or_panic(mut self, lane: &Lane) {
+        if lane.has_failed() {
+            // The view lacks what came before.
+            let reason = lane.closed().map_or_else(String::new, |error| error.to_string());
+            refuse(std::mem::take(&mut self.waiting), &unknown(&reason));
+            return;
+        }
         let replica = &lane.replica;
         match replica.view.apply(&self.committed) {
             Ok(applied) => {
                 debug_assert_eq!(applied.len(), self.waiting.len(), "one answer for each record");
                 replica.visible.send_replace(self.last);
-                lane.answer(self.waiting.into_iter().zip(applied.into_iter().map(Ok)));
+                let waiting = std::mem::take(&mut self.waiting);
+                lane.answer(waiting.into_iter().zip(applied.into_iter().map(Ok)));
             }
             Err(error) => {
                 tracing::error!(group = %replica.group, %error, "apply failed; the partition takes no more writes");
                 lane.fail(&stopped(&error));
-                refuse(self.waiting, &unknown(&error));
+                refuse(std::mem::take(&mut self.waiting), &unknown(&error));
             }
         }
     }
+}
 
-    /// Tells those who wait that nobody will apply it, and the lane that it is over.
-    pub(super) fn give_up(self, lane: &Lane) {
-        let error = "the thread that applies has ended";
-        lane.fail(&stopped(&error));
-        refuse(self.waiting, &unknown(&error));
+impl Drop for Append {
+    /// Whoever still waits when it goes, as by a panic, is told that nobody knows.
+    fn drop(&mut self) {
+        refuse(std::mem::take(&mut self.waiting), &unknown(&"it was not applied on this replica"));
     }
 }
 

@@ -47,7 +47,7 @@ enum Message {
 }
 
 impl Workers {
-    /// Starts `count` threads. To be called within the runtime whose tasks will propose.
+    /// Starts `count` workers, of two threads each. To be called within the runtime whose tasks will propose.
     pub(crate) fn start(count: usize) -> std::io::Result<Arc<Self>> {
         let mut inboxes = Vec::with_capacity(count);
         let mut threads = Vec::with_capacity(2 * count);
@@ -118,7 +118,7 @@ impl Replicator for Local {
         self.lane.close(ProposeError::Stopped { reason: reason.to_owned() });
         let (done, drained) = crossbeam_channel::bounded(1);
         if self.worker.send(Message::Drain(Arc::clone(&self.lane), done)).is_ok() {
-            // An error says that the worker has gone: nothing is in flight any more.
+            // An error says that the worker has gone, and with it everything that was in flight.
             let _ = drained.recv();
         }
     }

@@ -87,6 +87,12 @@ impl RaftLogStorage<Types> for WholeLog {
     }
 
     async fn purge(&mut self, through: LogId) -> io::Result<()> {
+        let next = self.next().await?;
+        let last = Entry { log_id: through, payload: EntryPayload::Blank };
+        if next <= through.index {
+            let whole: Vec<_> = missing(next, &last).chain([last]).collect();
+            self.0.append(whole, IOFlushed::noop()).await?;
+        }
         self.0.purge(through).await
     }
 }

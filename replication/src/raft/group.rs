@@ -171,15 +171,12 @@ impl Group {
 
     async fn install(&self, vote: Vote, through: LogId) -> io::Result<Vote> {
         let (incoming, machine) = (Arc::clone(&self.incoming), self.machine.clone());
-        let snapshot = blocking(move || {
-            let dir = incoming.finish(through)?;
-            let snapshot = machine.receive(through, &dir)?;
-            incoming.release(through)?;
-            Ok::<_, io::Error>(snapshot)
-        })
-        .await?;
+        let snapshot = blocking(move || machine.received(through, &incoming.finish(through)?)).await?;
         let installed = self.raft.install_full_snapshot(vote, snapshot).await;
-        Ok(installed.map_err(io::Error::other)?.vote)
+        let vote = installed.map_err(io::Error::other)?.vote;
+        let incoming = Arc::clone(&self.incoming);
+        blocking(move || incoming.release(through)).await?;
+        Ok(vote)
     }
 }
 

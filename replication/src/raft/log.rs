@@ -1,8 +1,8 @@
 //! The log of a group, as openraft wants it: the records of [`odgm_log`], on the node's one log store.
 //!
 //! An append is readable when it returns and durable when its callback is called, from the store's one fsync thread, so
-//! all groups of a node share their fsyncs. Purging is logical: it moves the floor that openraft sees, and only
-//! retention deletes records.
+//! all groups of a node share their fsyncs. Purging is logical: it moves the floor that openraft sees. Records are deleted by
+//! retention, and by a snapshot that takes the place of a log that does not lead to it.
 
 use std::fmt::Debug;
 use std::io;
@@ -21,7 +21,7 @@ use super::notes::{
     INSTALLING, PURGED, VOTE, decode_installing, decode_purged, decode_vote, encode_installing,
     encode_purged, encode_vote,
 };
-use super::types::{Entry, LogId, Types, Vote, log_id, offset, to_entry, to_record};
+use super::types::{Entry, LogId, Types, Vote, invalid, log_id, offset, to_entry, to_record};
 use super::{READ_BYTES, READ_RECORDS};
 use crate::manager::blocking;
 
@@ -83,11 +83,22 @@ impl Log {
         store.delete_meta(*group, INSTALLING).map_err(io::Error::other)
     }
 
-    /// Lets the log go on behind an entry, where the chain is `chain`. Doing it again changes nothing.
-    pub(crate) fn restart(&self, through: LogId, chain: Hash) -> io::Result<()> {
+    /// Lets the log go on behind an entry that a snapshot holds, where the chain is `chain`. If the log leads there its
+    /// records stay, those behind included: they may be part of what a quorum has. Else all of them go.
+    pub(crate) fn go_on_behind(&self, through: LogId, chain: Hash) -> io::Result<()> {
         let Shared { store, group, .. } = &*self.shared;
-        self.shared.note_purged(through)?;
-        store.restart_after(*group, offset(through.index), chain).map_err(io::Error::other)
+        let at = offset(through.index);
+        if !self.leads_to(at, chain) {
+            store.restart_after(*group, at, chain).map_err(io::Error::other)?;
+        }
+        self.shared.note_purged(through)
+    }
+
+    /// Whether the log has the record at an offset, and the chain there is `chain`.
+    pub(crate) fn leads_to(&self, at: Offset, chain: Hash) -> bool {
+        let Shared { store, group, .. } = &*self.shared;
+        // What cannot be read leads nowhere.
+        store.chain_at(*group, at).is_ok_and(|here| here == chain)
     }
 
     /// Waits until the record at an offset is durable here.
@@ -139,7 +150,7 @@ impl Shared {
             Bound::Unbounded => Offset(1),
         };
         let last = match range.end_bound() {
-            Bound::Included(index) => offset(*index),
+            Bound::Included(index) => Offset(index.saturating_add(1)),
             Bound::Excluded(index) => Offset(*index),
             Bound::Unbounded => Offset(u64::MAX),
         };
@@ -286,15 +297,15 @@ impl RaftLogStorage<Types> for Log {
     async fn purge(&mut self, through: LogId) -> io::Result<()> {
         let shared = Arc::clone(&self.shared);
         blocking(move || {
-            shared.note_purged(through)?;
-            let Shared { store, group, .. } = &*shared;
-            let end = offset(through.index);
-            if end > store.bounds(*group).last {
-                // Installing a snapshot has let the log go on behind it already; without one nothing is known of the
-                // chain up to there.
-                store.restart_after(*group, end, Hash::ZERO).map_err(io::Error::other)?;
+            let end = shared.store.bounds(shared.group).last;
+            if offset(through.index) > end {
+                // Installing the snapshot has let the log go on behind it; without one nothing leads there.
+                return Err(invalid(format!(
+                    "the log of group {} ends at {end}, before {through}",
+                    shared.group
+                )));
             }
-            Ok(())
+            shared.note_purged(through)
         })
         .await
     }

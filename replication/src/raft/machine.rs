@@ -2,31 +2,31 @@
 //!
 //! Entries are applied in batches of what has been committed meanwhile, and never before they are durable here: a view
 //! must not know what its own log could lose. A snapshot that is installed starts a new view in a directory of its own,
-//! named by the snapshot's offset, so that whoever still reads the old one reads it to the end. What is under way is
-//! noted in the log store first and finished at the next start:
+//! named by the snapshot's offset; whoever still reads the old one may get an error, once its files are gone. What is
+//! under way is noted in the log store first and finished at the next start:
 //!
-//! 1. the snapshot is put among this view's snapshots,
-//! 2. the note `raft.installing` names it,
-//! 3. the log goes on behind it, and all records before are gone,
-//! 4. the view starts from it,
+//! 1. the note `raft.installing` names the snapshot, which has been checked,
+//! 2. its files are put among this view's snapshots,
+//! 3. the log goes on behind it: if it does not lead there, all its records go,
+//! 4. a view starts from it, in a directory of its own,
 //! 5. the note is removed.
 
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use futures_util::{Stream, StreamExt};
+use futures_util::{FutureExt as _, Stream, StreamExt as _};
 use odgm_log::{Offset, chain};
 use odgm_projections::storage::{Engine, Resources};
-use odgm_projections::{Applied, Committed, Header, View, ViewOptions};
+use odgm_projections::{Applied, Committed, Header, Members, View, ViewOptions};
 use openraft::storage::{ApplyResponder, EntryResponder, RaftStateMachine};
-use openraft::{OptionalSend, RaftSnapshotBuilder};
-use parking_lot::RwLock;
+use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder};
+use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
 
-use super::APPLY_RECORDS;
 use super::log::Log;
 use super::types::{self, Entry, LogId, SnapshotMeta, StoredMembership, Types, invalid, offset, to_record};
+use super::{APPLY_BYTES, APPLY_RECORDS};
 use crate::manager::blocking;
 
 /// A snapshot of a view: a directory of files that do not change any more.
@@ -57,6 +57,8 @@ struct Shared {
     log: Log,
     place: Place,
     view: RwLock<Current>,
+    /// Held while a snapshot is made or installed: one that is made must not lose its view meanwhile.
+    snapshots: Mutex<()>,
     /// The newest offset that is committed and applied here.
     visible: watch::Sender<Offset>,
 }
@@ -69,39 +71,44 @@ struct Current {
 impl Machine {
     /// Opens the newest view of the group, or an empty one. Finishes what a crash interrupted.
     pub(crate) fn open(log: Log, place: Place) -> io::Result<Self> {
-        let started = match log.installing()? {
-            Some(snapshot) => snapshot,
-            None => newest(&place.views)?.unwrap_or(Offset::ZERO),
-        };
-        let current = Current::open(&log, &place, started)?;
-        if log.installing()?.is_some() {
-            let (header, _) = current.view.snapshot_state(started).map_err(io::Error::other)?;
-            let through =
-                types::log_id(header.term, started).ok_or_else(|| invalid("a snapshot of nothing"))?;
-            log.restart(through, header.chain)?;
+        let started = newest(&place.views)?.unwrap_or(Offset::ZERO);
+        let mut current = Current::open(&log, &place, started)?;
+        if let Some(at) = log.installing()? {
+            // Where its files did not arrive, nothing was changed yet.
+            if current.view.snapshots().contains(&at) {
+                go_on_behind(&log, &current.view, at)?;
+                current = Current::open(&log, &place, at)?;
+            }
             log.installed()?;
         }
-        let header = current.view.header();
-        // What is durable but not known to be committed is applied when a leader says that it is.
-        let end = log.store().bounds(log.group()).durable;
-        if header.applied > end {
-            let reason = format!(
-                "the view of group {} has applied record {}, but its log ends at {end}",
-                log.group(),
-                header.applied
-            );
-            return Err(invalid(reason));
+        if let Some(at) = current.view.snapshots().last().copied()
+            && at > current.view.header().applied
+        {
+            // Of an engine that keeps rows in memory: its snapshot is younger than what it has written out.
+            current = Current::open(&log, &place, at)?;
+        }
+        let (group, header) = (log.group(), current.view.header());
+        // What is durable behind it is applied when a leader says that it is committed.
+        let end = log.store().bounds(group).durable;
+        if header.applied > end || !log.leads_to(header.applied, header.chain) {
+            let applied = header.applied;
+            return Err(invalid(format!(
+                "the view of group {group} has applied record {applied} of another log than this, which ends at {end}"
+            )));
         }
         let visible = watch::Sender::new(header.applied);
-        let machine = Self { shared: Arc::new(Shared { log, place, view: RwLock::new(current), visible }) };
-        machine.shared.remove_old_views()?;
-        Ok(machine)
+        let view = RwLock::new(current);
+        let shared = Shared { log, place, view, snapshots: Mutex::default(), visible };
+        shared.remove_old_views();
+        Ok(Self { shared: Arc::new(shared) })
     }
 
-    /// Takes the files of a snapshot of another member among our own, after checking that it is what it says.
-    pub(crate) fn receive(&self, through: LogId, files: &Path) -> io::Result<Snapshot> {
-        self.shared.adopt(through, files)?;
-        self.shared.snapshot(offset(through.index))
+    /// The snapshot whose files another member has sent, after checking that it is the one it says.
+    pub(crate) fn received(&self, through: LogId, files: &Path) -> io::Result<Snapshot> {
+        let (header, members) = self.shared.check(through, files)?;
+        let (last_log_id, last_membership) = types::applied(&header, members.as_ref())?;
+        let meta = SnapshotMeta { last_log_id, last_membership };
+        Ok(Snapshot { meta, snapshot: SnapshotFiles { dir: files.to_path_buf() } })
     }
 
     /// The view as it is now. After a snapshot was installed it is another one.
@@ -113,14 +120,21 @@ impl Machine {
 impl Current {
     fn open(log: &Log, place: &Place, started: Offset) -> io::Result<Self> {
         let dir = place.views.join(started.to_string());
-        let view = View::open(&ViewOptions {
+        let options = ViewOptions {
             group: log.group(),
             engine: place.engine,
             dir: dir.clone(),
             snapshots: place.snapshots.clone(),
             resources: place.resources.clone(),
-        })
-        .map_err(io::Error::other)?;
+        };
+        let view = View::open_at(&options, started).map_err(io::Error::other)?;
+        let applied = view.header().applied;
+        if applied < started {
+            return Err(invalid(format!(
+                "the view in {} began at {started} but is at {applied}",
+                dir.display()
+            )));
+        }
         Ok(Self { view, dir })
     }
 }
@@ -146,45 +160,52 @@ impl Shared {
         Ok(applied)
     }
 
-    /// Puts a snapshot in the place of the view and of the log up to it.
+    /// Puts a snapshot in the place of the view, and of the log up to it.
     fn install(&self, through: LogId, files: &Path) -> io::Result<()> {
+        let _alone = self.snapshots.lock();
         let at = offset(through.index);
-        let header = self.adopt(through, files)?;
+        self.check(through, files)?;
         self.log.begin_installing(at)?;
-        self.log.restart(through, header.chain)?;
+        {
+            let view = self.view();
+            view.adopt_snapshot(files, at).map_err(io::Error::other)?;
+            go_on_behind(&self.log, &view, at)?;
+        }
         let next = Current::open(&self.log, &self.place, at)?;
         *self.view.write() = next;
         self.visible.send_replace(at);
         self.log.installed()?;
-        self.remove_old_views()
+        self.remove_old_views();
+        Ok(())
     }
 
-    /// Takes a snapshot among our own, and checks that it is the one that was meant.
-    fn adopt(&self, through: LogId, files: &Path) -> io::Result<Header> {
-        let at = offset(through.index);
-        let view = self.view();
-        view.adopt_snapshot(files, at).map_err(io::Error::other)?;
-        let (header, _) = view.snapshot_state(at).map_err(io::Error::other)?;
-        if (header.group, header.applied, header.term.0) != (self.log.group(), at, through.leader_id.term) {
-            let (group, applied, term) = (header.group, header.applied, header.term);
-            let wanted = self.log.group();
+    /// Whether files are those of the snapshot of this group that was meant.
+    fn check(&self, through: LogId, files: &Path) -> io::Result<(Header, Option<Members>)> {
+        let (header, members) = self.view().state_of_files(files).map_err(io::Error::other)?;
+        let wanted = (self.log.group(), Some(through));
+        if (header.group, types::log_id(header.term, header.applied)) != wanted {
+            let Header { group, applied, term, .. } = header;
             let reason = format!(
-                "the snapshot is of group {group} at record {applied} of term {term}, not of group {wanted} at {through}"
+                "the snapshot is of group {group} at record {applied} of term {term}, not of group {} at {through}",
+                self.log.group()
             );
             return Err(invalid(reason));
         }
-        Ok(header)
+        Ok((header, members))
     }
 
-    fn remove_old_views(&self) -> io::Result<()> {
+    /// Not being able to is no failure: the next start tries again.
+    fn remove_old_views(&self) {
         let current = self.view.read().dir.clone();
-        for entry in std::fs::read_dir(&self.place.views)? {
-            let path = entry?.path();
-            if path != current {
-                std::fs::remove_dir_all(path)?;
-            }
+        let removed = std::fs::read_dir(&self.place.views).and_then(|mut views| {
+            views.try_for_each(|view| {
+                let path = view?.path();
+                if path == current { Ok(()) } else { std::fs::remove_dir_all(path) }
+            })
+        });
+        if let Err(error) = removed {
+            tracing::warn!(group = %self.log.group(), %error, "an old view was not removed");
         }
-        Ok(())
     }
 
     fn snapshot(&self, at: Offset) -> io::Result<Snapshot> {
@@ -203,6 +224,13 @@ impl Shared {
     }
 }
 
+/// Lets the log go on behind a snapshot among the view's own.
+fn go_on_behind(log: &Log, view: &View, at: Offset) -> io::Result<()> {
+    let (header, _) = view.snapshot_state(at).map_err(io::Error::other)?;
+    let through = types::log_id(header.term, at).ok_or_else(|| invalid("a snapshot of nothing"))?;
+    log.go_on_behind(through, header.chain)
+}
+
 /// The view that was started last.
 fn newest(views: &Path) -> io::Result<Option<Offset>> {
     std::fs::create_dir_all(views)?;
@@ -215,6 +243,30 @@ fn newest(views: &Path) -> io::Result<Option<Offset>> {
     Ok(newest)
 }
 
+/// Entries and who waits for each of them.
+type Batch = (Vec<Entry>, Vec<Option<ApplyResponder<Types>>>);
+
+/// What is there already, behind a first entry, as far as one batch goes.
+fn gather<S>(first: EntryResponder<Types>, entries: &mut S) -> io::Result<Batch>
+where
+    S: Stream<Item = io::Result<EntryResponder<Types>>> + Unpin,
+{
+    let mut bytes = 0;
+    let mut batch = (Vec::new(), Vec::new());
+    let mut next = Some(first);
+    while let Some((entry, responder)) = next {
+        bytes += match &entry.payload {
+            EntryPayload::Normal(command) => command.encoded.len(),
+            EntryPayload::Blank | EntryPayload::Membership(_) => 0,
+        };
+        batch.0.push(entry);
+        batch.1.push(responder);
+        let full = batch.0.len() >= APPLY_RECORDS || bytes >= APPLY_BYTES;
+        next = if full { None } else { entries.next().now_or_never().flatten().transpose()? };
+    }
+    Ok(batch)
+}
+
 /// Makes a snapshot of what is applied.
 pub(crate) struct Builder(Arc<Shared>);
 
@@ -224,6 +276,7 @@ impl RaftSnapshotBuilder<Types> for Builder {
     async fn build_snapshot(&mut self) -> io::Result<Snapshot> {
         let shared = Arc::clone(&self.0);
         blocking(move || {
+            let _alone = shared.snapshots.lock();
             let at = shared.view().snapshot().map_err(io::Error::other)?;
             shared.snapshot(at)
         })
@@ -241,15 +294,12 @@ impl RaftStateMachine<Types> for Machine {
         types::applied(&view.header(), members.as_ref())
     }
 
-    async fn apply<S>(&mut self, entries: S) -> io::Result<()>
+    async fn apply<S>(&mut self, mut entries: S) -> io::Result<()>
     where
         S: Stream<Item = io::Result<EntryResponder<Types>>> + Unpin + OptionalSend,
     {
-        let mut batches = entries.ready_chunks(APPLY_RECORDS);
-        while let Some(batch) = batches.next().await {
-            let batch = batch.into_iter().collect::<io::Result<Vec<_>>>()?;
-            let (entries, responders): (Vec<Entry>, Vec<Option<ApplyResponder<Types>>>) =
-                batch.into_iter().unzip();
+        while let Some(first) = entries.next().await {
+            let (entries, responders) = gather(first?, &mut entries)?;
             if let Some(last) = entries.last() {
                 self.shared.log.durable(offset(last.log_id.index)).await?;
             }

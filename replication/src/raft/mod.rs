@@ -12,9 +12,7 @@ mod network;
 mod notes;
 mod types;
 
-#[cfg(test)]
 mod conformance;
-#[cfg(test)]
 mod scenarios;
 
 use std::time::Duration;
@@ -27,6 +25,9 @@ const READ_BYTES: usize = 1 << 20;
 
 /// Committed entries that are applied as one batch.
 const APPLY_RECORDS: usize = 1_024;
+
+/// Payload bytes after which a batch that is applied ends.
+const APPLY_BYTES: usize = 4 << 20;
 
 /// Proposals that are handed to openraft under one stamp.
 const PROPOSALS_AT_ONCE: usize = 1_024;

@@ -155,7 +155,7 @@ impl RaftNetworkV2<Types> for Connection {
     ) -> Result<AppendEntriesResponse<Types>, RPCError<Types>> {
         let action = RPCTypes::AppendEntries;
         let answer = self.ask(Request::Append(append), self.class, option.soft_ttl(), action).await?;
-        decode_append_answer(answer).map_err(unreadable)
+        decode_append_answer(answer).map_err(|error| unreadable(&error))
     }
 
     async fn vote(
@@ -164,7 +164,7 @@ impl RaftNetworkV2<Types> for Connection {
         option: RPCOption,
     ) -> Result<VoteResponse<Types>, RPCError<Types>> {
         let answer = self.ask(Request::Vote(vote), Class::Urgent, option.soft_ttl(), RPCTypes::Vote).await?;
-        decode_vote_answer(answer).map_err(unreadable)
+        decode_vote_answer(answer).map_err(|error| unreadable(&error))
     }
 
     async fn pre_vote(
@@ -174,7 +174,7 @@ impl RaftNetworkV2<Types> for Connection {
     ) -> Result<VoteResponse<Types>, RPCError<Types>> {
         let answer =
             self.ask(Request::PreVote(vote), Class::Urgent, option.soft_ttl(), RPCTypes::Vote).await?;
-        decode_vote_answer(answer).map_err(unreadable)
+        decode_vote_answer(answer).map_err(|error| unreadable(&error))
     }
 
     async fn transfer_leader(
@@ -184,7 +184,7 @@ impl RaftNetworkV2<Types> for Connection {
     ) -> Result<TransferLeaderResponse<Types>, RPCError<Types>> {
         let action = RPCTypes::TransferLeader;
         let answer = self.ask(Request::Transfer(transfer), Class::Urgent, option.soft_ttl(), action).await?;
-        decode_transfer_answer(answer).map_err(unreadable)
+        decode_transfer_answer(answer).map_err(|error| unreadable(&error))
     }
 
     async fn full_snapshot(
@@ -201,8 +201,8 @@ impl RaftNetworkV2<Types> for Connection {
     }
 }
 
-fn unreadable(error: io::Error) -> RPCError<Types> {
-    RPCError::Network(NetworkError::new(&error))
+fn unreadable(error: &io::Error) -> RPCError<Types> {
+    RPCError::Network(NetworkError::new(error))
 }
 
 fn read_piece(path: &Path, at: u64) -> io::Result<Bytes> {

@@ -70,6 +70,9 @@ impl Front {
     /// Makes all that was written leave. It stays visible until [`Self::left`]; if that is not called because the
     /// database refused the rows, the next call gives them again, and their weight keeps counting.
     pub(super) fn leave(&mut self) -> Arc<Written> {
+        if self.written.is_empty() {
+            return Arc::clone(&self.leaving);
+        }
         let mut leaving = std::mem::replace(&mut self.written, std::mem::take(&mut self.spare));
         if self.leaving.is_empty() {
             self.written_weight = 0;

@@ -77,7 +77,9 @@ impl Machine {
             // Where its files did not arrive, nothing was changed yet.
             if current.view.snapshots().contains(&at) {
                 go_on_behind(&log, &current.view, at)?;
-                current = Current::open(&log, &place, at)?;
+                if started != at {
+                    current = Current::open(&log, &place, at)?;
+                }
             }
             log.installed()?;
         }
@@ -166,14 +168,18 @@ impl Shared {
         let at = offset(through.index);
         self.check(through, files)?;
         self.log.begin_installing(at)?;
+        fail::fail_point!("raft-install-noted", |_| Err(io::Error::other("a failpoint")));
         {
             let view = self.view();
             view.adopt_snapshot(files, at).map_err(io::Error::other)?;
+            fail::fail_point!("raft-install-adopted", |_| Err(io::Error::other("a failpoint")));
             go_on_behind(&self.log, &view, at)?;
         }
+        fail::fail_point!("raft-install-log", |_| Err(io::Error::other("a failpoint")));
         let next = Current::open(&self.log, &self.place, at)?;
         *self.view.write() = next;
         self.visible.send_replace(at);
+        fail::fail_point!("raft-install-view", |_| Err(io::Error::other("a failpoint")));
         self.log.installed()?;
         self.remove_old_views();
         Ok(())

@@ -13,6 +13,8 @@ mod notes;
 mod types;
 
 mod conformance;
+mod histories;
+mod installing;
 mod scenarios;
 
 use std::time::Duration;

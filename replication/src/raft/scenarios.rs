@@ -24,7 +24,7 @@ const GROUP: GroupId = GroupId(5);
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Three nodes, each with its directory; nodes can go away and come back.
-struct Cluster {
+pub(super) struct Cluster {
     dir: tempfile::TempDir,
     network: Network,
     members: BTreeMap<NodeId, Member>,
@@ -37,7 +37,7 @@ struct Member {
 }
 
 impl Cluster {
-    async fn start(seed: u64) -> Self {
+    pub(super) async fn start(seed: u64) -> Self {
         let dir = tempfile::tempdir().expect("a folder");
         let gate = Gate::new(Limits::default());
         let mut cluster = Self { dir, network: Network::new(seed), members: BTreeMap::new(), gate };
@@ -78,11 +78,11 @@ impl Cluster {
         }
     }
 
-    fn group(&self, node: NodeId) -> &Arc<Group> {
+    pub(super) fn group(&self, node: NodeId) -> &Arc<Group> {
         &self.members[&node].group
     }
 
-    /// Proposes on one node.
+    /// Proposes a value on one node.
     async fn propose(&self, node: NodeId, object: &str, value: &str) -> Answer {
         let body = Body::SetValues(SetValues {
             object: object.into(),
@@ -90,6 +90,10 @@ impl Cluster {
             deletes: Vec::new(),
             expected_version: None,
         });
+        self.propose_body(node, body).await
+    }
+
+    pub(super) async fn propose_body(&self, node: NodeId, body: Body) -> Answer {
         let payload = Payload { cause: Cause::default(), body };
         let (kind, encoded) = payload.encode().expect("a record");
         let admission = self.gate.admit(encoded.len()).expect("room");
@@ -99,8 +103,12 @@ impl Cluster {
         answer.await.expect("every proposal is answered")
     }
 
+    pub(super) fn network(&self) -> &Network {
+        &self.network
+    }
+
     /// Who leads as all of `nodes` see it, once they agree.
-    async fn leader_of(&self, nodes: &[NodeId]) -> NodeId {
+    pub(super) async fn leader_of(&self, nodes: &[NodeId]) -> NodeId {
         patiently(async {
             loop {
                 let mut leaders = Vec::new();
@@ -120,7 +128,7 @@ impl Cluster {
     }
 
     /// Writes on whoever of `nodes` leads, until it is acknowledged. A write that may have been applied is not repeated.
-    async fn write(&self, nodes: &[NodeId], object: &str, value: &str) -> Option<Applied> {
+    pub(super) async fn write(&self, nodes: &[NodeId], object: &str, value: &str) -> Option<Applied> {
         patiently(async {
             loop {
                 let leader = self.leader_of(nodes).await;
@@ -135,7 +143,7 @@ impl Cluster {
     }
 
     /// Waits until a node has applied a record.
-    async fn applied(&self, node: NodeId, offset: Offset) -> Header {
+    pub(super) async fn applied(&self, node: NodeId, offset: Offset) -> Header {
         let mut metrics = self.group(node).raft().metrics();
         patiently(async {
             while self.group(node).view().header().applied < offset {
@@ -152,7 +160,7 @@ impl Cluster {
     }
 
     /// Checks that all nodes have the same records and the same rows up to an offset.
-    async fn expect_equal(&self, through: Offset) {
+    pub(super) async fn expect_equal(&self, through: Offset) {
         let mut seen = Vec::new();
         for (node, member) in &self.members {
             let header = self.applied(*node, through).await;
@@ -181,7 +189,7 @@ async fn patiently<T>(story: impl Future<Output = T>) -> T {
     tokio::time::timeout(PATIENCE, story).await.expect("it comes about before patience ends")
 }
 
-const ALL: [NodeId; 3] = [NodeId(1), NodeId(2), NodeId(3)];
+pub(super) const ALL: [NodeId; 3] = [NodeId(1), NodeId(2), NodeId(3)];
 
 fn others(node: NodeId) -> Vec<NodeId> {
     ALL.into_iter().filter(|other| *other != node).collect()

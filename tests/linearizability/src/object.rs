@@ -65,6 +65,18 @@ impl Model for Object {
         };
         output.is_none_or(|output| *output == right).then_some(after)
     }
+
+    /// Versions only grow.
+    fn is_still_possible(state: &State, output: &Output) -> bool {
+        match output {
+            Output::Changed(version) => *version > state.version,
+            Output::Found(Some((version, value))) => {
+                *version > state.version || (*version == state.version && state.value == Some(*value))
+            }
+            Output::Mismatch(version) => *version == 0 || *version >= state.version,
+            Output::Unchanged | Output::Found(None) => true,
+        }
+    }
 }
 
 #[cfg(test)]

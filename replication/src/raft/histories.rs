@@ -16,12 +16,12 @@ use crate::transport::memory::Weather;
 
 type Done = Operation<Input, Output>;
 
-const OBJECTS: [&str; 2] = ["a", "b"];
-const CLIENTS: u64 = 6;
+const OBJECTS: [&str; 3] = ["a", "b", "c"];
+const CLIENTS: u64 = 4;
 const LENGTH: Duration = Duration::from_secs(15);
 
 /// How long a client waits for an answer: shorter than a node is cut off, so that some never learn what came of a write.
-const PATIENCE: Duration = Duration::from_millis(250);
+const PATIENCE: Duration = Duration::from_millis(500);
 
 /// Steps that the search may take for one object before it gives up, which is no pass.
 const STEPS: usize = 20_000_000;
@@ -32,7 +32,7 @@ struct Run {
     over: AtomicBool,
     /// Values are never written twice, so that a read tells which write it saw.
     values: AtomicU64,
-    histories: [Mutex<Vec<Done>>; 2],
+    histories: [Mutex<Vec<Done>>; OBJECTS.len()],
 }
 
 /// xorshift64.
@@ -54,11 +54,11 @@ impl Run {
 
     /// One client: asks whom it believes to lead, and anybody if it was told nothing.
     async fn client(self: Arc<Self>, mut random: Random) {
-        let mut seen = [0; 2];
+        let mut seen = [0; OBJECTS.len()];
         while !self.over.load(Ordering::Relaxed) {
             let node = ALL[usize::try_from(random.below(3)).unwrap_or(0)];
             let node = self.cluster.group(node).leader().await.unwrap_or(node);
-            let object = usize::try_from(random.below(2)).unwrap_or(0);
+            let object = usize::try_from(random.below(3)).unwrap_or(0);
             let input = self.input(&mut random, seen[object]);
             let called = self.now();
             let answered = self.ask(node, OBJECTS[object], &input).await;

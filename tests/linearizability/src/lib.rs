@@ -72,7 +72,8 @@ struct Search<'a, M: Model> {
     events: Vec<Event>,
     next: Vec<usize>,
     previous: Vec<usize>,
-    /// Never answered: which, and the place in the list behind which each may happen.
+    /// Never answered: which, and the place in the list behind which each may happen. The newest are first: one that did
+    /// happen mostly did so soon.
     open: Vec<(usize, usize)>,
     state: M::State,
     placed: Vec<bool>,
@@ -138,7 +139,8 @@ impl<'a, M: Model> Search<'a, M> {
         let open = open.map(|(operation, Operation { called, .. })| {
             (operation, timeline.partition_point(|(at, is_return, _)| (*at, *is_return) < (*called, true)))
         });
-        let open = open.collect();
+        let mut open: Vec<(usize, usize)> = open.collect();
+        open.sort_unstable_by_key(|(_, behind)| std::cmp::Reverse(*behind));
         let head = Event { operation: usize::MAX, returns: None };
         let events = timeline.iter().map(|&(_, is_return, operation)| {
             let returns = if is_return { None } else { place[operation] };

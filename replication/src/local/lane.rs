@@ -295,8 +295,11 @@ impl Append {
 
     fn apply_or_panic(mut self, lane: &Lane) {
         if lane.has_failed() {
-            // The view lacks what came before.
-            let reason = lane.closed().map_or_else(String::new, |error| error.to_string());
+            // The view lacks what came before. Its own words say "not applied", which these records may yet be.
+            let reason = match lane.closed() {
+                Some(ProposeError::Stopped { reason }) => reason,
+                _ => "a record before it could not be applied".to_owned(),
+            };
             refuse(std::mem::take(&mut self.waiting), &unknown(&reason));
             return;
         }

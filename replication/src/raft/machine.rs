@@ -107,10 +107,7 @@ impl Machine {
 
     /// The snapshot whose files another member has sent, after checking that it is the one it says.
     pub(crate) fn received(&self, through: LogId, files: &Path) -> io::Result<Snapshot> {
-        let (header, members) = self.shared.check(through, files)?;
-        let (last_log_id, last_membership) = types::applied(&header, members.as_ref())?;
-        let meta = SnapshotMeta { last_log_id, last_membership };
-        Ok(Snapshot { meta, snapshot: SnapshotFiles { dir: files.to_path_buf() } })
+        described(self.shared.check(through, files)?, files.to_path_buf())
     }
 
     /// The view as it is now. After a snapshot was installed it is another one.
@@ -216,18 +213,20 @@ impl Shared {
 
     fn snapshot(&self, at: Offset) -> io::Result<Snapshot> {
         let view = self.view();
+        let dir = view.snapshot_dir(at);
         if at == Offset::ZERO {
             // openraft asks for one before anything is applied, and sends it nowhere.
-            return Ok(Snapshot {
-                meta: SnapshotMeta::default(),
-                snapshot: SnapshotFiles { dir: view.snapshot_dir(at) },
-            });
+            return Ok(Snapshot { meta: SnapshotMeta::default(), snapshot: SnapshotFiles { dir } });
         }
-        let (header, members) = view.snapshot_state(at).map_err(io::Error::other)?;
-        let (last_log_id, last_membership) = types::applied(&header, members.as_ref())?;
-        let meta = SnapshotMeta { last_log_id, last_membership };
-        Ok(Snapshot { meta, snapshot: SnapshotFiles { dir: view.snapshot_dir(at) } })
+        described(view.snapshot_state(at).map_err(io::Error::other)?, dir)
     }
+}
+
+/// A snapshot with what it says of itself.
+fn described((header, members): (Header, Option<Members>), dir: PathBuf) -> io::Result<Snapshot> {
+    let (last_log_id, last_membership) = types::applied(&header, members.as_ref())?;
+    let meta = SnapshotMeta { last_log_id, last_membership };
+    Ok(Snapshot { meta, snapshot: SnapshotFiles { dir } })
 }
 
 /// Lets the log go on behind a snapshot among the view's own.

@@ -283,6 +283,7 @@ mod tests {
     }
 
     #[test]
+    #[allow(clippy::too_many_lines, reason = "most of them are the snapshot")]
     fn an_object_answers_in_both_columns_where_its_names_are_numbers() {
         let target = Target {
             class: "c".into(),

@@ -27,6 +27,7 @@ impl Refusals {
 }
 
 #[tokio::test]
+#[allow(clippy::too_many_lines, reason = "most of them are the snapshot")]
 async fn of_object_data() {
     let node = TestNode::start().await;
     let mut client = node.data();

@@ -168,9 +168,8 @@ enum Asked {
     NotApplied,
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn what_clients_see_while_nodes_are_cut_off_is_linearizable() {
-    let seed = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(7);
+/// Answers whether it was decided for every object.
+async fn story(seed: u64) -> bool {
     let cluster = Cluster::start(seed).await;
     let leader = cluster.leader_of(&ALL).await;
     let first_term = cluster.group(leader).view().header().term;
@@ -196,7 +195,11 @@ async fn what_clients_see_while_nodes_are_cut_off_is_linearizable() {
         println!("seed {seed}, object {object}: {} operations, {open} of them open", history.len());
         never_answered += open;
         assert!(history.len() > 100, "too little happened to show anything");
-        assert_eq!(check::<Object>(&history, STEPS), Verdict::Linearizable, "seed {seed}, object {object}");
+        match check::<Object>(&history, STEPS) {
+            Verdict::Linearizable => {}
+            Verdict::Unknown => return false,
+            found @ Verdict::NotLinearizable { .. } => panic!("seed {seed}, object {object}: {found:?}"),
+        }
     }
     assert!(never_answered > 0, "every write was answered: nothing was shown of those that are not");
     let faults = run.cluster.network().faults();
@@ -207,4 +210,17 @@ async fn what_clients_see_while_nodes_are_cut_off_is_linearizable() {
     assert!(last_term > first_term, "nobody else ever led");
     let last = run.cluster.write(&ALL, "end", "there").await.expect("acknowledged").offset;
     run.cluster.expect_equal(last).await;
+    true
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_clients_see_while_nodes_are_cut_off_is_linearizable() {
+    let seed: u64 = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(7);
+    // An undecided history says nothing, so another one is asked.
+    for seed in seed..seed + 3 {
+        if story(seed).await {
+            return;
+        }
+    }
+    panic!("three histories in a row could not be decided");
 }

@@ -2,44 +2,14 @@
 
 #![allow(clippy::expect_used, clippy::panic)]
 
-use std::path::Path;
+mod support;
+
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
-use odgm_log::body::{SetValues, Value};
-use odgm_log::{Body, Cause, Offset, Payload};
-use odgm_proto::oprc::CreateCollectionRequest;
-use odgm_replication::{Definition, Manager, Options, Partition, ProposeError};
-
-fn definition(partitions: i32) -> Definition {
-    let request =
-        CreateCollectionRequest { name: "c".into(), partition_count: partitions, ..Default::default() };
-    Definition::from_wire(request).expect("a valid definition")
-}
-
-fn put(object: &str, value: &str) -> Payload {
-    let body = Body::SetValues(SetValues {
-        object: object.into(),
-        puts: vec![("k".into(), Value::bytes(value.to_owned()))],
-        deletes: Vec::new(),
-        expected_version: None,
-    });
-    Payload { cause: Cause::default(), body }
-}
-
-async fn start(dir: &Path) -> Arc<Manager> {
-    let manager = Manager::open(Options::new(dir)).await.expect("the node starts");
-    manager.ready().await;
-    manager
-}
-
-/// A node with one partition.
-async fn one_partition(dir: &Path) -> (Arc<Manager>, Arc<Partition>) {
-    let manager = start(dir).await;
-    manager.create_collection(definition(1)).await.expect("created");
-    let partition = manager.partition("c", 0).expect("in service");
-    (manager, partition)
-}
+use odgm_log::Offset;
+use odgm_replication::{Answer, Manager, Options, Partition, ProposeError};
+use support::{collection, definition, put, start};
 
 /// Where a failpoint holds back who comes by, one after the other, until it is opened for each.
 struct Gate {
@@ -74,19 +44,16 @@ impl Gate {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn what_comes_next_becomes_durable_while_what_came_before_is_applied() {
-    let scenario = fail::FailScenario::setup();
-    let dir = tempfile::tempdir().expect("a folder");
-    let (manager, partition) = one_partition(dir.path()).await;
+/// Submits seven writes: the first is applied, being alone where it was appended; the three after it are held back
+/// before they are applied, at the gate, while the last three have become durable behind them.
+fn seven_of_which_one_is_applied(partition: &Partition) -> (Gate, mpsc::Receiver<(u64, Answer)>) {
     let before = partition.bounds().durable;
     let (answered, answers) = mpsc::channel();
     let submit = |n: u64| {
         let answered = answered.clone();
-        partition
-            .submit(put("o", &n.to_string()), move |answer| answered.send((n, answer)).expect("awaited"));
+        let reply = move |answer| answered.send((n, answer)).expect("awaited");
+        partition.submit(put("o", "k", &n.to_string()), reply);
     };
-    // The first is applied where it was appended, being alone.
     let gate = Gate::at("view-before-write", 2);
     submit(0);
     gate.wait_until_held();
@@ -97,6 +64,17 @@ async fn what_comes_next_becomes_durable_while_what_came_before_is_applied() {
     while partition.bounds().durable < Offset(before.0 + 7) {
         std::thread::yield_now();
     }
+    (gate, answers)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_comes_next_becomes_durable_while_what_came_before_is_applied() {
+    let scenario = fail::FailScenario::setup();
+    let dir = tempfile::tempdir().expect("a folder");
+    let manager = start(dir.path()).await;
+    let partition = collection(&manager, "c", &[]).await;
+    let before = partition.bounds().durable;
+    let (gate, answers) = seven_of_which_one_is_applied(&partition);
     assert_eq!(partition.view().header().applied, Offset(before.0 + 1), "the second append is held back");
 
     let stopping = tokio::spawn(async move { manager.shutdown().await });
@@ -119,16 +97,18 @@ async fn what_comes_next_becomes_durable_while_what_came_before_is_applied() {
 async fn a_partition_whose_view_cannot_be_written_says_so_and_has_everything_after_a_restart() {
     let scenario = fail::FailScenario::setup();
     let dir = tempfile::tempdir().expect("a folder");
-    let (manager, partition) = one_partition(dir.path()).await;
-    partition.propose(put("a", "1")).await.expect("written");
+    let manager = start(dir.path()).await;
+    let partition = collection(&manager, "c", &[]).await;
+    partition.propose(put("a", "k", "1")).await.expect("written");
 
     fail::cfg("view-write", "return(No space left on device)").expect("a failpoint");
-    let unknown = partition.propose(put("b", "1")).await.expect_err("it is in the log, but not in the view");
+    let unknown =
+        partition.propose(put("b", "k", "1")).await.expect_err("it is in the log, but not in the view");
     assert!(
         matches!(&unknown, ProposeError::Unknown { reason } if reason.contains("No space left")),
         "{unknown}"
     );
-    let refused = partition.propose(put("c", "1")).await.expect_err("the partition has failed");
+    let refused = partition.propose(put("c", "k", "1")).await.expect_err("the partition has failed");
     assert!(refused.not_applied() && refused.to_string().contains("No space left"), "{refused}");
     assert_eq!(partition.view().header().applied.next(), partition.bounds().last, "the view is as it was");
     fail::remove("view-write");
@@ -149,32 +129,18 @@ async fn what_waits_behind_a_record_that_cannot_be_applied_learns_the_cause() {
     for fault in ["return(No space left on device)", "panic(a bug)"] {
         let scenario = fail::FailScenario::setup();
         let dir = tempfile::tempdir().expect("a folder");
-        let (manager, partition) = one_partition(dir.path()).await;
+        let manager = start(dir.path()).await;
+        let partition = collection(&manager, "c", &[]).await;
         let before = partition.bounds().durable;
-        let (answered, answers) = mpsc::channel();
-        let submit = |n: u64| {
-            let answered = answered.clone();
-            partition.submit(put("o", &n.to_string()), move |answer| answered.send(answer).expect("awaited"));
-        };
-        let gate = Gate::at("view-before-write", 2);
-        submit(0);
-        gate.wait_until_held();
-        (1..=3).for_each(submit);
-        gate.open();
-        gate.wait_until_held();
-        (4..=6).for_each(submit);
-        while partition.bounds().durable < Offset(before.0 + 7) {
-            std::thread::yield_now();
-        }
+        let (gate, answers) = seven_of_which_one_is_applied(&partition);
         fail::cfg("view-write", fault).expect("a failpoint");
         gate.open();
-        let answers: Vec<_> = answers.iter().take(7).collect();
-        let failed: Vec<_> = answers.into_iter().filter_map(Result::err).collect();
+        let failed: Vec<_> = answers.iter().take(7).filter_map(|(_, answer)| answer.err()).collect();
         assert_eq!(failed.len(), 6, "all but the first: {failed:?}");
         for error in failed {
             assert!(!error.not_applied(), "{error}");
         }
-        let refused = partition.propose(put("p", "1")).await.expect_err("the partition has failed");
+        let refused = partition.propose(put("p", "k", "1")).await.expect_err("the partition has failed");
         let cause = if fault.starts_with("panic") { "panicked" } else { "No space left" };
         assert!(refused.not_applied() && refused.to_string().contains(cause), "{refused}");
         fail::remove("view-write");
@@ -193,7 +159,7 @@ async fn a_node_that_stops_while_it_starts_lets_go_of_its_directory() {
     let scenario = fail::FailScenario::setup();
     let dir = tempfile::tempdir().expect("a folder");
     let manager = start(dir.path()).await;
-    manager.create_collection(definition(64)).await.expect("created");
+    manager.create_collection(definition("c", 64, &[])).await.expect("created");
     manager.shutdown().await;
     drop(manager);
 

@@ -2,49 +2,20 @@
 
 #![allow(clippy::expect_used, clippy::panic)]
 
+mod support;
+
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use odgm_log::body::{CursorMoved, Delete, SetValues, Trimmed, Value};
+use odgm_log::body::{CursorMoved, Delete, Trimmed};
 use odgm_log::{Body, Cause, Offset, Payload};
 use odgm_projections::{ChangeKind, Object, Outcome, RecordSource};
-use odgm_proto::oprc::CreateCollectionRequest;
 use odgm_replication::{
-    CATALOGUE_OBJECT, CatalogueError, Definition, EventReader, LookupError, Manager, Options, Partition,
-    ProposeError, StartPoint, StoppedNode, StreamError,
+    CATALOGUE_OBJECT, CatalogueError, EventReader, LookupError, Manager, Options, Partition, ProposeError,
+    StartPoint, StoppedNode, StreamError,
 };
-
-fn definition(name: &str, partitions: i32, options: &[(&str, &str)]) -> Definition {
-    Definition::from_wire(CreateCollectionRequest {
-        name: name.into(),
-        partition_count: partitions,
-        options: options.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
-        ..Default::default()
-    })
-    .expect("a valid definition")
-}
-
-fn put(object: &str, key: &str, value: &str) -> Payload {
-    let body = Body::SetValues(SetValues {
-        object: object.into(),
-        puts: vec![(key.into(), Value::bytes(value.to_owned()))],
-        deletes: Vec::new(),
-        expected_version: None,
-    });
-    Payload { cause: Cause::default(), body }
-}
-
-async fn start(dir: &Path) -> Arc<Manager> {
-    let manager = Manager::open(Options::new(dir)).await.expect("the node starts");
-    manager.ready().await;
-    manager
-}
-
-async fn collection(manager: &Arc<Manager>, name: &str, options: &[(&str, &str)]) -> Arc<Partition> {
-    manager.create_collection(definition(name, 1, options)).await.expect("created");
-    manager.partition(name, 0).expect("in service")
-}
+use support::{collection, definition, put, start};
 
 async fn write(partition: &Partition, payload: Payload) -> Offset {
     partition.propose(payload).await.expect("written").offset

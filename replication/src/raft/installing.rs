@@ -141,6 +141,21 @@ async fn records_behind_a_snapshot_stay_where_the_log_leads_to_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_snapshot_behind_which_the_log_was_trimmed_deletes_nothing() {
+    let (here, there) = (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder"));
+    let (snapshot, _) = snapshot_of_twenty(there.path()).await;
+    let mut follower = Replica::open(here.path(), Engine::RocksDb).expect("opened");
+    follower.write(entries(2, 0..30), 29).await;
+    follower.store.trim(GROUP, Offset(26)).expect("trimmed");
+    let refused = follower.install(&snapshot).await.expect_err("nobody can tell whether the log led there");
+    assert!(refused.to_string().contains("26"), "{refused}");
+    let bounds = follower.store.bounds(GROUP);
+    assert_eq!((bounds.first, bounds.durable), (Offset(26), Offset(30)));
+    assert_eq!(names(&here.path().join("snapshots")), Vec::<PathBuf>::new());
+    assert_eq!(follower.log.installing().expect("readable"), None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_view_in_memory_that_is_older_than_its_snapshot_starts_from_that() {
     let dir = tempfile::tempdir().expect("a folder");
     let mut replica = Replica::open(dir.path(), Engine::Memory).expect("opened");

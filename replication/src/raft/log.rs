@@ -10,7 +10,7 @@ use std::ops::{Bound, RangeBounds};
 use std::sync::Arc;
 
 use futures_util::Stream;
-use odgm_log::store::{LogStore, MAX_APPEND_BYTES, OnDurable, ReadLimit, SyncError};
+use odgm_log::store::{LogStore, MAX_APPEND_BYTES, OnDurable, ReadError, ReadLimit, SyncError};
 use odgm_log::{GroupId, Hash, Offset, Record};
 use openraft::storage::{IOFlushed, LogState, RaftLogStorage};
 use openraft::{OptionalSend, RaftLogReader};
@@ -88,17 +88,21 @@ impl Log {
     pub(crate) fn go_on_behind(&self, through: LogId, chain: Hash) -> io::Result<()> {
         let Shared { store, group, .. } = &*self.shared;
         let at = offset(through.index);
-        if !self.leads_to(at, chain) {
+        if !self.leads_to(at, chain)? {
             store.restart_after(*group, at, chain).map_err(io::Error::other)?;
         }
         self.shared.note_purged(through)
     }
 
-    /// Whether the log has the record at an offset, and the chain there is `chain`.
-    pub(crate) fn leads_to(&self, at: Offset, chain: Hash) -> bool {
+    /// Whether the log has the record at an offset, and the chain there is `chain`. A log that cannot be read is an
+    /// error: nothing may be deleted on the strength of that.
+    pub(crate) fn leads_to(&self, at: Offset, chain: Hash) -> io::Result<bool> {
         let Shared { store, group, .. } = &*self.shared;
-        // What cannot be read leads nowhere.
-        store.chain_at(*group, at).is_ok_and(|here| here == chain)
+        match store.chain_at(*group, at) {
+            Ok(here) => Ok(here == chain),
+            Err(ReadError::AboveHead { .. }) => Ok(false),
+            Err(error) => Err(io::Error::other(error)),
+        }
     }
 
     /// Waits until the record at an offset is durable here.

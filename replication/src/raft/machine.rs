@@ -92,7 +92,7 @@ impl Machine {
         let (group, header) = (log.group(), current.view.header());
         // What is durable behind it is applied when a leader says that it is committed.
         let end = log.store().bounds(group).durable;
-        if header.applied > end || !log.leads_to(header.applied, header.chain) {
+        if header.applied > end || !log.leads_to(header.applied, header.chain)? {
             let applied = header.applied;
             return Err(invalid(format!(
                 "the view of group {group} has applied record {applied} of another log than this, which ends at {end}"
@@ -163,7 +163,9 @@ impl Shared {
     fn install(&self, through: LogId, files: &Path) -> io::Result<()> {
         let _alone = self.snapshots.lock();
         let at = offset(through.index);
-        self.check(through, files)?;
+        let (header, _) = self.check(through, files)?;
+        // Asked again below; a log of which it cannot be told must not be found out after the note.
+        self.log.leads_to(at, header.chain)?;
         self.log.begin_installing(at)?;
         fail::fail_point!("raft-install-noted", |_| Err(io::Error::other("a failpoint")));
         {

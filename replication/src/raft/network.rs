@@ -92,6 +92,15 @@ impl Connection {
         })
     }
 
+    async fn ask_for_vote(
+        &self,
+        request: Request,
+        option: &RPCOption,
+    ) -> Result<VoteResponse<Types>, RPCError<Types>> {
+        let answer = self.ask(request, Class::Urgent, option.soft_ttl(), RPCTypes::Vote).await?;
+        decode_vote_answer(answer).map_err(|error| unreadable(&error))
+    }
+
     /// Sends the files of a snapshot, as far as the other side does not have them from an earlier try.
     async fn send(
         &self,
@@ -163,8 +172,7 @@ impl RaftNetworkV2<Types> for Connection {
         vote: VoteRequest<Types>,
         option: RPCOption,
     ) -> Result<VoteResponse<Types>, RPCError<Types>> {
-        let answer = self.ask(Request::Vote(vote), Class::Urgent, option.soft_ttl(), RPCTypes::Vote).await?;
-        decode_vote_answer(answer).map_err(|error| unreadable(&error))
+        self.ask_for_vote(Request::Vote(vote), &option).await
     }
 
     async fn pre_vote(
@@ -172,9 +180,7 @@ impl RaftNetworkV2<Types> for Connection {
         vote: VoteRequest<Types>,
         option: RPCOption,
     ) -> Result<VoteResponse<Types>, RPCError<Types>> {
-        let answer =
-            self.ask(Request::PreVote(vote), Class::Urgent, option.soft_ttl(), RPCTypes::Vote).await?;
-        decode_vote_answer(answer).map_err(|error| unreadable(&error))
+        self.ask_for_vote(Request::PreVote(vote), &option).await
     }
 
     async fn transfer_leader(

@@ -17,6 +17,11 @@ run: ## Start a node with a demo collection; its data is in ./data
 	@scripts/setup build
 	@scripts/run
 
+.PHONY: cluster
+cluster: ## Start three nodes on this machine, and say how to kill one; their data is in ./data/cluster
+	@scripts/setup build
+	@scripts/cluster
+
 # Always the whole workspace: cargo unites the features of what is selected, and other features are another build.
 .PHONY: test
 test: ## Run all tests; ARGS=NAME runs those whose name contains it
@@ -42,6 +47,12 @@ bench: ## Compare a node with etcd, Redis and a service that does nothing; ARGS=
 	@scripts/setup build bench
 	cargo build --release --workspace --bins
 	ODGM_BIN=$(TARGET)/release/odgm $(TARGET)/release/bench $(ARGS)
+
+.PHONY: chaos
+chaos: ## Kill, pause and cut off nodes of a cluster under load for five minutes; ARGS=--help lists options
+	@scripts/setup build
+	cargo build --workspace --bins
+	$(TARGET)/debug/chaos $(ARGS)
 
 .PHONY: fuzz
 fuzz: ## Feed damaged bytes to the parsers, SECONDS=60 for each; see fuzz/README.md

@@ -3,6 +3,7 @@
 //! [`table`] is the one place that names each variable with its default and meaning; reading, help text and
 //! `odgm config` are all driven by it. A wrong value is refused when the node starts.
 
+mod cluster;
 mod parse;
 mod table;
 
@@ -11,8 +12,10 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use odgm_replication::{Definition, Options};
+use odgm_replication::sessions::ZenohOptions;
+use odgm_replication::{ClusterOptions, Definition, Options};
 
+pub use cluster::{EventLocality, ZenohRoutes};
 pub use table::{Effect, Setting};
 
 /// What a node is told by its environment.
@@ -36,6 +39,12 @@ pub struct Config {
     pub limits: Limits,
     /// Where data are kept, and their bounds.
     pub store: Options,
+    /// How the node is part of a cluster, if it is.
+    cluster: ClusterOptions,
+    /// How it speaks Zenoh, if it does.
+    zenoh: ZenohOptions,
+    /// What it then serves over it.
+    pub(crate) routes: ZenohRoutes,
 }
 
 /// What is logged, and how.
@@ -114,13 +123,18 @@ impl Config {
     /// As [`Config::from_env`].
     pub fn from_lookup(lookup: impl Fn(&str) -> Option<OsString>) -> Result<Self, ConfigError> {
         let mut config = Self::blank();
-        for setting in table::SETTINGS {
+        let mut speaks_zenoh = false;
+        for setting in table::all() {
             let given = value_of(setting, &lookup)?;
+            speaks_zenoh |= given.is_some() && setting.begins_zenoh;
             let value = given.as_deref().unwrap_or(setting.default);
             if !value.is_empty() {
                 read(setting, &mut config, value)?;
             }
         }
+        let is_member = !config.cluster.members.is_empty();
+        config.store.cluster = is_member.then(|| config.cluster.clone());
+        config.store.zenoh = (is_member || speaks_zenoh).then(|| config.zenoh.clone());
         Ok(config)
     }
 
@@ -136,6 +150,9 @@ impl Config {
             logging: Logging::default(),
             limits: Limits::default(),
             store: Options::new(""),
+            cluster: ClusterOptions::default(),
+            zenoh: ZenohOptions::default(),
+            routes: ZenohRoutes::default(),
         }
     }
 }
@@ -147,12 +164,12 @@ pub fn settings() -> Vec<Current> {
 
 /// Every setting with what `lookup` finds for it.
 pub fn settings_from(lookup: impl Fn(&str) -> Option<OsString>) -> Vec<Current> {
-    table::SETTINGS.iter().map(|setting| current(setting, &lookup)).collect()
+    table::all().map(|setting| current(setting, &lookup)).collect()
 }
 
 /// Names in the environment of this process that begin like settings but are none: likely slips of the pen.
 pub fn unknown_names() -> Vec<String> {
-    let known = |name: &str| OTHER_NAMES.contains(&name) || table::SETTINGS.iter().any(|s| s.name == name);
+    let known = |name: &str| OTHER_NAMES.contains(&name) || table::all().any(|s| s.name == name);
     let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
     names.filter(|name| name.starts_with("ODGM_") && !known(name)).collect()
 }
@@ -234,7 +251,7 @@ mod tests {
             ("ODGM_REFLECTION_ENABLED", "maybe"),
             ("ODGM_MAX_REQUEST_BYTES", "4MB"),
             ("ODGM_COLLECTION", "{"),
-            ("ODGM_COLLECTION", r#"[{"name": "a", "shard_type": "raft"}]"#),
+            ("ODGM_COLLECTION", r#"[{"name": "a", "shard_type": "mst"}]"#),
             ("ODGM_MEMBERS", "1,,2"),
             ("LOG_FORMAT", "xml"),
             ("OPRC_ZENOH_MODE", "star"),
@@ -251,7 +268,7 @@ mod tests {
         ODGM_REFLECTION_ENABLED="maybe": expected true or false
         ODGM_MAX_REQUEST_BYTES="4MB": expected bytes, from 1024 to 50331648, bare or as in 64MiB (KiB, MiB, GiB, TiB)
         ODGM_COLLECTION="{": expected a JSON array of collections, as in [{"name": "objects"}]: invalid type: map, expected a sequence at line 1 column 0
-        ODGM_COLLECTION="[{\"name\": \"a\", \"shard_type\": \"raft\"}]": expected valid collections: "a" has shard_type: this build does not replicate yet, so not by raft; expected basic, none or single
+        ODGM_COLLECTION="[{\"name\": \"a\", \"shard_type\": \"mst\"}]": expected valid collections: "a" has shard_type: this build does not replicate by mst yet; expected raft, basic, none or single
         ODGM_MEMBERS="1,,2": expected node numbers or names separated by commas
         LOG_FORMAT="xml": expected text or json
         OPRC_ZENOH_MODE="star": expected peer, client or router

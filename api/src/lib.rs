@@ -12,5 +12,6 @@ mod request;
 mod server;
 mod services;
 pub mod status;
+mod zenoh;
 
 pub use node::{Node, NodeError, serve};

@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::{self, Config, Effect};
 use crate::services::Shared;
+use crate::zenoh::Routes;
 use crate::{logging, server};
 
 /// A running node.
@@ -101,7 +102,11 @@ impl Node {
         if let Some(path) = config.port_file.as_deref() {
             forget_port(path)?;
         }
-        let manager = Manager::open(config.store).await?;
+        let mut store = config.store;
+        if store.address.is_none() && !address.ip().is_unspecified() {
+            store.address = Some(address.to_string());
+        }
+        let manager = Manager::open(store).await?;
         let bootstrapped = manager.bootstrap(config.collections).await.map_err(NodeError::Bootstrap);
         let port_file = config.port_file.as_deref();
         let begun =
@@ -112,6 +117,7 @@ impl Node {
         }
         let stop = CancellationToken::new();
         let shared = Arc::new(Shared::new(Arc::clone(&manager), config.limits, stop.clone()));
+        let routes = Routes::start(&shared, config.routes);
         let server = tokio::spawn(server::run(listener, shared, config.reflection));
         tracing::info!(
             %address,
@@ -120,7 +126,8 @@ impl Node {
             version = env!("CARGO_PKG_VERSION"),
             "listening"
         );
-        let running = tokio::spawn(run(Arc::clone(&manager), server, stop.clone(), config.shutdown_grace));
+        let running =
+            tokio::spawn(run(Arc::clone(&manager), server, routes, stop.clone(), config.shutdown_grace));
         Ok(Self { address, manager, stop, running })
     }
 
@@ -157,6 +164,7 @@ impl Node {
 async fn run(
     manager: Arc<Manager>,
     mut server: JoinHandle<()>,
+    routes: Option<Routes>,
     stop: CancellationToken,
     grace: Duration,
 ) -> Result<(), NodeError> {
@@ -171,6 +179,8 @@ async fn run(
     if let Err(error) = &outcome {
         tracing::error!(%error, "stopping");
     }
+    // While this node still answers, so that nobody notices.
+    manager.hand_over().await;
     stop.cancel();
     if !server.is_finished() {
         match tokio::time::timeout(grace, &mut server).await {
@@ -180,6 +190,9 @@ async fn run(
                 server.abort();
             }
         }
+    }
+    if let Some(routes) = routes {
+        routes.ended(grace).await;
     }
     manager.shutdown().await;
     tracing::info!("stopped");

@@ -58,8 +58,7 @@ fn body(body: &Body) -> Map<String, Json> {
 fn members(body: &Membership) -> Map<String, Json> {
     let ids = |set: &Vec<NodeId>| set.iter().map(|node| json!(node.0)).collect::<Json>();
     let voters = body.voters.iter().map(ids).collect::<Json>();
-    let nodes = body.nodes.iter().map(|(node, address)| json!({ "node": node.0, "address": address }));
-    map([("voters", voters), ("nodes", nodes.collect())])
+    map([("voters", voters), ("nodes", ids(&body.nodes))])
 }
 
 fn object(

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use odgm_log::body::{Cause, Parent};
 use odgm_log::{GroupId, NodeId, Offset};
-use odgm_proto::metadata::{CAUSE, CONSISTENCY, DEPTH, REQUEST_ID, TRACEPARENT, consistency};
+use odgm_proto::metadata::{CAUSE, CONSISTENCY, DEPTH, REQUEST_ID, TRACEPARENT};
+use odgm_replication::Consistency;
 use tonic::Status;
 use tonic::codegen::http::HeaderMap;
 use tonic::metadata::MetadataMap;
@@ -25,16 +26,14 @@ pub(crate) fn cause(metadata: &MetadataMap) -> Result<Cause, Status> {
     })
 }
 
-/// Checks how fresh a read is asked to be. One replica alone has nothing fresher to offer than what it has applied,
-/// so all three are the same here.
+/// How fresh a read is asked to be, if it says so.
 ///
 /// # Errors
 /// `INVALID_ARGUMENT` for a word that is none of the three.
-pub(crate) fn check_consistency(metadata: &MetadataMap) -> Result<(), Status> {
-    match text(metadata, CONSISTENCY)? {
-        None | Some(consistency::LINEARIZABLE | consistency::LEASE | consistency::LOCAL) => Ok(()),
-        Some(other) => Err(invalid(CONSISTENCY, other, "linearizable, lease or local")),
-    }
+pub(crate) fn consistency(metadata: &MetadataMap) -> Result<Option<Consistency>, Status> {
+    let Some(word) = text(metadata, CONSISTENCY)? else { return Ok(None) };
+    let known = Consistency::parse(word);
+    known.map(Some).ok_or_else(|| invalid(CONSISTENCY, word, "linearizable, lease or local"))
 }
 
 /// Checks a client's idempotency key.
@@ -159,7 +158,7 @@ mod tests {
         let bad = [(REQUEST_ID, "two words"), (DEPTH, "-1"), (CAUSE, "1/2"), (CAUSE, "x/1/2")];
         let refusals =
             bad.map(|(name, value)| cause(&with(name, value)).expect_err(value).message().to_owned());
-        let consistency = check_consistency(&with(CONSISTENCY, "strong")).expect_err("no such word");
+        let consistency = consistency(&with(CONSISTENCY, "strong")).expect_err("no such word");
         insta::assert_snapshot!(refusals.join("\n"), @r#"
         odgm-request-id "two words": expected 1 to 256 printable ASCII characters without spaces
         odgm-depth "-1": expected a decimal number

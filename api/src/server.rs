@@ -34,7 +34,7 @@ use tonic_reflection::server::{v1, v1alpha};
 
 use crate::connection::Connection;
 use crate::request;
-use crate::services::{Admin, Data, Functions, Shared, Streams, Writes};
+use crate::services::{Admin, Anywhere, Functions, Shared, Streams, Writes};
 use crate::status::{self, not_applied};
 
 /// What one request stream may send ahead of being read, and all of a connection together, in bytes.
@@ -66,7 +66,7 @@ const WRITES: [&str; 11] = [
 /// Every service with a health of its own; the empty name is the whole node.
 const HEALTH_NAMES: [&str; 6] = [
     "",
-    <DataServiceServer<Data> as NamedService>::NAME,
+    <DataServiceServer<Anywhere> as NamedService>::NAME,
     <OprcFunctionServer<Functions> as NamedService>::NAME,
     <StreamsServer<Streams> as NamedService>::NAME,
     <WritesServer<Writes> as NamedService>::NAME,
@@ -103,7 +103,7 @@ pub(crate) async fn run(listener: TcpListener, shared: Arc<Shared>, reflection: 
         others = others.add_service(v1).add_service(v1alpha);
     }
     let services = Services {
-        data: DataServiceServer::new(Data(shared)).max_decoding_message_size(max_bytes),
+        data: DataServiceServer::new(Anywhere::new(shared)).max_decoding_message_size(max_bytes),
         others: others.prepare(),
         max_bytes,
     };
@@ -145,7 +145,7 @@ async fn accept(listener: &TcpListener, stop: &CancellationToken) -> Option<TcpS
 #[derive(Clone)]
 struct Services {
     /// Called far more often than all others.
-    data: DataServiceServer<Data>,
+    data: DataServiceServer<Anywhere>,
     others: Routes,
     /// The largest request message.
     max_bytes: usize,
@@ -160,7 +160,7 @@ impl hyper::service::Service<http::Request<Incoming>> for Services {
         let deadline = request::timeout(request.headers());
         let path = request.uri().path();
         let is_write = WRITES.contains(&path);
-        let answer = if path.split('/').nth(1) == Some(DataServiceServer::<Data>::NAME) {
+        let answer = if path.split('/').nth(1) == Some(DataServiceServer::<Anywhere>::NAME) {
             self.data.clone().call(request)
         } else {
             Box::pin(self.others.clone().call(request))

@@ -3,10 +3,10 @@
 
 use std::time::Duration;
 
-use odgm_log::Offset;
+use odgm_log::{NodeId, Offset};
 use odgm_projections::{Error as ViewError, Outcome};
 use odgm_proto::metadata;
-use odgm_replication::{Answer, ProposeError};
+use odgm_replication::{Answer, ProposeError, ReadError};
 use prost::Message as _;
 use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::{Code, Status};
@@ -64,9 +64,31 @@ pub(crate) fn from_proposal(error: &ProposeError) -> Status {
             not_applied(Status::resource_exhausted(message))
         }
         ProposeError::TooLarge(_) => not_applied(Status::invalid_argument(message)),
-        ProposeError::Stopped { .. } | ProposeError::NotLeader { .. } => not_applied(unavailable(message)),
+        ProposeError::NotLeader { leader: Some(_) } => not_applied(Status::failed_precondition(message)),
+        ProposeError::Stopped { .. } | ProposeError::NotLeader { leader: None } => {
+            not_applied(unavailable(message))
+        }
         ProposeError::Unknown { .. } => unknown(Status::unknown(message)),
     }
+}
+
+/// A read that cannot be answered as freshly as it was asked for.
+pub(crate) fn from_read(error: &ReadError) -> Status {
+    let message = error.to_string();
+    match error {
+        ReadError::Elsewhere { .. } => Status::failed_precondition(message),
+        ReadError::NoLeader | ReadError::Unconfirmed { .. } | ReadError::Closed => unavailable(message),
+    }
+}
+
+/// Says who leads and where, to whoever has to ask there.
+pub(crate) fn tell_leader(mut status: Status, leader: NodeId, address: Option<&str>) -> Status {
+    let leader = format!("{leader}@{}", address.unwrap_or_default());
+    // Numbers and addresses are plain text.
+    if let Ok(leader) = leader.parse() {
+        status.metadata_mut().insert(metadata::LEADER, leader);
+    }
+    status
 }
 
 /// What an applied record means to whoever asked for it.

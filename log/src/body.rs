@@ -419,6 +419,6 @@ pub struct CollectTombstones {
 pub struct Membership {
     /// One set of voters, or two of which each must agree while the members change. The ids of a set are sorted.
     pub voters: Vec<Vec<NodeId>>,
-    /// Every member, voters and learners, with the address at which other nodes reach it. Sorted by id.
-    pub nodes: Vec<(NodeId, String)>,
+    /// Every member, voters and learners. Sorted.
+    pub nodes: Vec<NodeId>,
 }

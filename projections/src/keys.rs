@@ -16,7 +16,7 @@
 //! | `r` request | request id | offset, time, fingerprint, outcome |
 //! | `s` request order | offset | time, request id |
 //! | `c` cursor | name | position, allowed lag, when it moved |
-//! | `m` members | nothing | record, term, sets of voters, nodes with their addresses |
+//! | `m` members | nothing | record, term, sets of voters, nodes |
 
 use odgm_log::{Offset, Timestamp};
 

@@ -226,10 +226,7 @@ impl Members {
             set.iter().for_each(|node| put(node.0, out));
         }
         put(nodes.len() as u64, out);
-        for (node, address) in nodes {
-            put(node.0, out);
-            put_text(address, out);
-        }
+        nodes.iter().for_each(|node| put(node.0, out));
     }
 
     pub(crate) fn read(row: &[u8]) -> Result<Self, Error> {
@@ -239,9 +236,7 @@ impl Members {
                 (0..input.number()?).map(|_| input.number().map(NodeId)).collect::<Option<Vec<_>>>()
             };
             let voters = (0..input.number()?).map(|_| set(input)).collect::<Option<_>>()?;
-            let nodes = (0..input.number()?)
-                .map(|_| Some((NodeId(input.number()?), input.text()?.to_owned())))
-                .collect::<Option<_>>()?;
+            let nodes = set(input)?;
             Some(Self { offset, term, membership: Membership { voters, nodes } })
         })
         .ok_or(damaged(Table::Members, "it is not a list of members"))

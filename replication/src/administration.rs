@@ -1,17 +1,18 @@
 //! Creating and deleting collections.
 
-use std::path::Path;
 use std::sync::Arc;
 
-use odgm_log::store::ChangeError;
-use odgm_log::{GroupId, Payload, Timestamp};
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
+use odgm_log::{Payload, Timestamp};
 use odgm_projections::Outcome;
 
 use crate::catalogue::Catalogue;
 use crate::collection::Collection;
 use crate::definition::{Definition, Invalid};
-use crate::manager::{Manager, OpenError, blocking};
+use crate::manager::{Manager, OpenError};
 use crate::proposal::ProposeError;
+use crate::reading::ReadError;
 
 /// Why the catalogue was not changed.
 #[derive(Debug, thiserror::Error)]
@@ -41,54 +42,65 @@ pub enum CatalogueError {
     /// The record was not made, or it is unknown whether it was.
     #[error(transparent)]
     Propose(#[from] ProposeError),
+    /// Whether the catalogue here is up to date cannot be told.
+    #[error(transparent)]
+    Unconfirmed(#[from] ReadError),
     /// The catalogue cannot be read.
     #[error(transparent)]
     Read(#[from] OpenError),
 }
 
+/// How often a change of the catalogue is tried again that somebody else's has come before.
+const ATTEMPTS: usize = 8;
+
 impl Manager {
-    /// Creates a collection and waits until its partitions are up or have failed.
+    /// Creates a collection and waits until its partitions on this node are up or have failed.
     ///
     /// # Errors
     /// [`CatalogueError`].
-    pub async fn create_collection(
+    pub fn create_collection(
         self: &Arc<Self>,
         definition: Definition,
-    ) -> Result<Arc<Collection>, CatalogueError> {
-        let collection = {
-            let _changing = self.changing.lock().await;
-            let catalogue = self.read_catalogue()?;
-            if catalogue.collections.contains_key(&definition.name) {
-                return Err(CatalogueError::AlreadyExists(definition.name));
-            }
-            self.create(&catalogue, &definition, false).await?
-        };
-        self.ready().await;
-        Ok(collection)
+    ) -> BoxFuture<'_, Result<Arc<Collection>, CatalogueError>> {
+        async move {
+            self.edit(|manager, catalogue| {
+                if catalogue.collections.contains_key(&definition.name) {
+                    return Err(CatalogueError::AlreadyExists(definition.name.clone()));
+                }
+                manager.creation(catalogue, &definition, false).map(Some)
+            })
+            .await?;
+            self.settled().await;
+            self.collection(&definition.name).ok_or(CatalogueError::NotFound(definition.name))
+        }
+        .boxed()
     }
 
     /// Creates the collections that have never been proposed this way; a deleted one does not come back, and a
     /// definition that differs from the existing one is logged and ignored.
-    ///
-    /// # Errors
-    /// [`CatalogueError`] of the first that could not be created.
-    pub async fn bootstrap(self: &Arc<Self>, definitions: Vec<Definition>) -> Result<(), CatalogueError> {
-        let _changing = self.changing.lock().await;
+    pub(crate) async fn create_missing(
+        self: &Arc<Self>,
+        definitions: &[Definition],
+    ) -> Result<(), CatalogueError> {
         for definition in definitions {
-            let catalogue = self.read_catalogue()?;
             let name = &definition.name;
-            if let Some(existing) = catalogue.collections.get(name) {
-                if existing.definition != definition {
-                    tracing::warn!(
-                        collection = %name,
-                        "the definition to bootstrap differs from the existing collection's and is ignored"
-                    );
+            self.edit(|manager, catalogue| {
+                if let Some(existing) = catalogue.collections.get(name) {
+                    if existing.definition != *definition {
+                        tracing::warn!(
+                            collection = %name,
+                            "the definition to bootstrap differs from the existing collection's and is ignored"
+                        );
+                    }
+                    return Ok(None);
                 }
-            } else if catalogue.was_bootstrapped(name) {
-                tracing::info!(collection = %name, "bootstrapped before and deleted since: not created again");
-            } else {
-                self.create(&catalogue, &definition, true).await?;
-            }
+                if catalogue.was_bootstrapped(name) {
+                    tracing::info!(collection = %name, "bootstrapped before and deleted since: not created again");
+                    return Ok(None);
+                }
+                manager.creation(catalogue, definition, true).map(Some)
+            })
+            .await?;
         }
         Ok(())
     }
@@ -97,31 +109,45 @@ impl Manager {
     ///
     /// # Errors
     /// [`CatalogueError`].
-    pub async fn delete_collection(self: &Arc<Self>, name: &str) -> Result<(), CatalogueError> {
-        let _changing = self.changing.lock().await;
-        let collection = self.collection(name).ok_or_else(|| CatalogueError::NotFound(name.to_owned()))?;
-        self.ready().await;
-        let deletion =
-            self.read_catalogue()?.delete(name).ok_or_else(|| CatalogueError::NotFound(name.to_owned()))?;
-        self.change(deletion).await?;
-        self.collections.write().remove(name);
-        self.recount();
-        blocking(move || {
-            for partition in collection.partitions().flatten() {
-                partition.close("the collection was deleted");
-            }
-        })
-        .await;
-        self.finish_removals(&self.read_catalogue()?).await;
-        Ok(())
+    pub fn delete_collection<'a>(
+        self: &'a Arc<Self>,
+        name: &'a str,
+    ) -> BoxFuture<'a, Result<(), CatalogueError>> {
+        async move {
+            let missing = || CatalogueError::NotFound(name.to_owned());
+            self.edit(|_, catalogue| catalogue.delete(name).map(Some).ok_or_else(missing)).await
+        }
+        .boxed()
     }
 
-    async fn create(
+    /// Changes the catalogue as it is now, and makes this node match it. `make` says how, or that nothing is to be done;
+    /// it is asked again if somebody else changes the catalogue at the same moment.
+    async fn edit(
         self: &Arc<Self>,
+        make: impl Fn(&Self, &Catalogue) -> Result<Option<Payload>, CatalogueError>,
+    ) -> Result<(), CatalogueError> {
+        let _changing = self.changing.lock().await;
+        for _ in 0..ATTEMPTS {
+            self.confirm_catalogue().await?;
+            let Some(change) = make(self, &self.read_catalogue()?)? else { return Ok(()) };
+            match self.change(change).await {
+                Err(CatalogueError::Conflict) => {}
+                changed => {
+                    changed?;
+                    self.reconcile().await?;
+                    return Ok(());
+                }
+            }
+        }
+        Err(CatalogueError::Conflict)
+    }
+
+    fn creation(
+        &self,
         catalogue: &Catalogue,
         definition: &Definition,
         bootstrap: bool,
-    ) -> Result<Arc<Collection>, CatalogueError> {
+    ) -> Result<Payload, CatalogueError> {
         let (wanted, existing) = (definition.partitions as usize, catalogue.partitions());
         let limit = self.limits.partitions;
         if existing + wanted > limit {
@@ -129,60 +155,24 @@ impl Manager {
         }
         // The catalogue itself takes records when space is low, so that collections can be deleted.
         self.catalogue.require_space()?;
-        self.change(catalogue.create(definition, bootstrap, Timestamp::now())).await?;
-        let name = definition.name.clone();
-        let created = self.read_catalogue()?;
-        let placed = created.collections.get(&name).ok_or_else(|| CatalogueError::NotFound(name.clone()))?;
-        let collection = Collection::new(placed);
-        self.collections.write().insert(name, Arc::clone(&collection));
-        self.start(&collection);
-        Ok(collection)
+        let nodes = self.places();
+        if nodes.len() < definition.replicas {
+            tracing::warn!(
+                collection = %definition.name,
+                asked = definition.replicas,
+                nodes = nodes.len(),
+                "fewer replicas than asked for: there are not so many nodes"
+            );
+        }
+        Ok(catalogue.create(definition, &nodes, bootstrap, Timestamp::now()))
     }
 
-    async fn change(&self, change: Payload) -> Result<(), CatalogueError> {
-        match self.catalogue.propose(change).await?.outcome {
-            Outcome::Changed { .. } => Ok(()),
+    /// Proposes a change of the catalogue; returns when this node has it.
+    pub(crate) async fn change(&self, change: Payload) -> Result<(), CatalogueError> {
+        let applied = self.catalogue.propose(change).await?;
+        match applied.outcome {
+            Outcome::Changed { .. } => Ok(self.catalogue.applied(applied.offset).await?),
             _ => Err(CatalogueError::Conflict),
         }
-    }
-
-    /// Removes the data of deleted collections. What fails is tried again at the next start.
-    pub(crate) async fn finish_removals(&self, catalogue: &Catalogue) {
-        if catalogue.removing.is_empty() {
-            return;
-        }
-        let groups: Vec<_> = catalogue.removing.iter().copied().collect();
-        let opener = Arc::clone(&self.opener);
-        let removed =
-            blocking(move || groups.into_iter().filter(|&group| remove(&opener, group)).collect::<Vec<_>>())
-                .await;
-        if removed.is_empty() {
-            return;
-        }
-        if let Err(error) = self.change(catalogue.removed(&removed)).await {
-            tracing::warn!(%error, "the removal of deleted partitions is noted at the next start");
-        }
-    }
-}
-
-fn remove(opener: &crate::opening::Opener, group: GroupId) -> bool {
-    let removed = remove_folder(&opener.data.view(group))
-        .and_then(|()| remove_folder(&opener.data.snapshots(group)))
-        .map_err(|error| error.to_string())
-        .and_then(|()| match opener.log.remove_group(group) {
-            // Removed before a crash kept that from being noted, or never written to.
-            Ok(()) | Err(ChangeError::NoGroup { .. }) => Ok(()),
-            Err(error) => Err(error.to_string()),
-        });
-    if let Err(error) = &removed {
-        tracing::error!(%group, error, "the data of a deleted partition could not be removed");
-    }
-    removed.is_ok()
-}
-
-fn remove_folder(path: &Path) -> std::io::Result<()> {
-    match std::fs::remove_dir_all(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
     }
 }

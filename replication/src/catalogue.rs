@@ -4,17 +4,19 @@
 //! change it at once cannot both win. Its entries:
 //!
 //! ```text
-//! collection/NAME     JSON: the definition and the group of each partition
+//! collection/NAME     JSON: the definition, and of each partition the group and the nodes it is on
 //! bootstrapped/NAME   empty: once proposed by ODGM_COLLECTION; a deleted collection does not come back
 //! next-group          decimal: the next group id to give out
-//! removing/GROUP      empty: the group's data are to be removed
+//! node/ID             JSON: who the node is and where clients reach it
 //! ```
+//!
+//! Group ids are never given out again, so a group below the next one that no collection has is one whose data can go.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use odgm_log::body::{SetValues, Value};
-use odgm_log::{Body, Cause, GroupId, Payload, Timestamp};
+use odgm_log::{Body, Cause, GroupId, NodeId, Payload, Timestamp};
 use odgm_projections::Object;
 use odgm_proto::oprc::CreateCollectionRequest;
 use serde::{Deserialize, Serialize};
@@ -26,7 +28,7 @@ pub const OBJECT: &str = "catalogue";
 
 const COLLECTION: &str = "collection/";
 const BOOTSTRAPPED: &str = "bootstrapped/";
-const REMOVING: &str = "removing/";
+const NODE: &str = "node/";
 const NEXT_GROUP: &str = "next-group";
 
 /// All collections, as of one version of the catalogue's object.
@@ -34,7 +36,7 @@ const NEXT_GROUP: &str = "next-group";
 pub(crate) struct Catalogue {
     version: u64,
     pub(crate) collections: BTreeMap<String, Placed>,
-    pub(crate) removing: BTreeSet<GroupId>,
+    pub(crate) nodes: BTreeMap<NodeId, NodeEntry>,
     bootstrapped: BTreeSet<String>,
     next_group: u32,
 }
@@ -44,6 +46,8 @@ pub(crate) struct Catalogue {
 pub(crate) struct Placed {
     pub(crate) definition: Definition,
     pub(crate) groups: Vec<GroupId>,
+    /// The nodes that each partition is on, the one that is to lead first.
+    pub(crate) replicas: Vec<Vec<NodeId>>,
     pub(crate) created: Timestamp,
 }
 
@@ -59,7 +63,22 @@ pub struct DamagedEntry {
 struct CollectionEntry {
     definition: CreateCollectionRequest,
     groups: Vec<u32>,
+    /// Missing where a lone node wrote it before there were clusters: then all are on that node.
+    #[serde(default)]
+    replicas: Vec<Vec<u64>>,
     created_us: u64,
+}
+
+/// A node as the others know it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeEntry {
+    /// The name it was given, if it was not a number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Where clients reach it, as host:port; empty if it was not told.
+    pub address: String,
+    /// Made with its data directory: another one under the same id is a wiped disk, and is refused.
+    pub incarnation: String,
 }
 
 impl Catalogue {
@@ -84,13 +103,16 @@ impl Catalogue {
             let placed = Placed {
                 definition,
                 groups: entry.groups.into_iter().map(GroupId).collect(),
+                replicas: entry.replicas.into_iter().map(|on| on.into_iter().map(NodeId).collect()).collect(),
                 created: Timestamp(entry.created_us),
             };
             self.collections.insert(name.to_owned(), placed);
         } else if let Some(name) = key.strip_prefix(BOOTSTRAPPED) {
             self.bootstrapped.insert(name.to_owned());
-        } else if let Some(group) = key.strip_prefix(REMOVING) {
-            self.removing.insert(GroupId(group.parse().map_err(|_| "expected a group id".to_owned())?));
+        } else if let Some(node) = key.strip_prefix(NODE) {
+            let node = node.parse().map_err(|_| "expected the number of a node".to_owned())?;
+            let entry = serde_json::from_slice(data).map_err(|error| error.to_string())?;
+            self.nodes.insert(NodeId(node), entry);
         } else if key == NEXT_GROUP {
             let text = std::str::from_utf8(data).map_err(|error| error.to_string())?;
             self.next_group = text.parse().map_err(|_| format!("{text:?} is not a number"))?;
@@ -105,16 +127,32 @@ impl Catalogue {
         self.bootstrapped.contains(name)
     }
 
+    /// Whether a group was given out and belongs to no collection (any more).
+    pub(crate) fn is_stray(&self, group: GroupId) -> bool {
+        group != GroupId::CATALOGUE
+            && group.get() < self.next_group
+            && !self.collections.values().any(|placed| placed.groups.contains(&group))
+    }
+
     /// How many partitions there are in all collections.
     pub(crate) fn partitions(&self) -> usize {
         self.collections.values().map(|placed| placed.groups.len()).sum()
     }
 
-    /// The record that creates a collection and gives its partitions their groups.
-    pub(crate) fn create(&self, definition: &Definition, bootstrap: bool, now: Timestamp) -> Payload {
+    /// The record that creates a collection, and gives its partitions their groups and places among `nodes`.
+    pub(crate) fn create(
+        &self,
+        definition: &Definition,
+        nodes: &[NodeId],
+        bootstrap: bool,
+        now: Timestamp,
+    ) -> Payload {
         let groups: Vec<u32> = (self.next_group..).take(definition.partitions as usize).collect();
         let next = self.next_group + definition.partitions;
-        let entry = CollectionEntry { definition: definition.wire.clone(), groups, created_us: now.0 };
+        let replicas =
+            groups.iter().map(|group| place(GroupId(*group), definition.replicas, nodes)).collect();
+        let definition_wire = definition.wire.clone();
+        let entry = CollectionEntry { definition: definition_wire, groups, replicas, created_us: now.0 };
         // Maps with string keys and plain numbers always have a JSON form.
         let json = serde_json::to_vec(&entry).unwrap_or_default();
         let mut puts = vec![
@@ -127,17 +165,17 @@ impl Catalogue {
         self.change(puts, Vec::new())
     }
 
-    /// The record that deletes a collection and notes that its groups' data are to be removed.
+    /// The record that deletes a collection.
     pub(crate) fn delete(&self, name: &str) -> Option<Payload> {
-        let groups = &self.collections.get(name)?.groups;
-        let puts =
-            groups.iter().map(|group| (format!("{REMOVING}{group}"), Value::bytes(Bytes::new()))).collect();
-        Some(self.change(puts, vec![format!("{COLLECTION}{name}")]))
+        let _known = self.collections.get(name)?;
+        Some(self.change(Vec::new(), vec![format!("{COLLECTION}{name}")]))
     }
 
-    /// The record that says that the data of these groups have been removed.
-    pub(crate) fn removed(&self, groups: &[GroupId]) -> Payload {
-        self.change(Vec::new(), groups.iter().map(|group| format!("{REMOVING}{group}")).collect())
+    /// The record that says who a node is.
+    pub(crate) fn register(&self, node: NodeId, entry: &NodeEntry) -> Payload {
+        // Plain text always has a JSON form.
+        let json = serde_json::to_vec(entry).unwrap_or_default();
+        self.change(vec![(format!("{NODE}{node}"), Value::bytes(json))], Vec::new())
     }
 
     fn change(&self, mut puts: Vec<(String, Value)>, mut deletes: Vec<String>) -> Payload {
@@ -153,4 +191,11 @@ impl Catalogue {
             }),
         }
     }
+}
+
+/// The nodes of a new group: neighbours in the circle of all, so that groups with consecutive ids spread replicas and
+/// leaders evenly. Fewer than asked for where there are not so many.
+fn place(group: GroupId, replicas: usize, nodes: &[NodeId]) -> Vec<u64> {
+    let first = group.get() as usize;
+    (0..replicas.min(nodes.len())).map(|n| nodes[(first + n) % nodes.len()].0).collect()
 }

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, OnceLock};
 
-use odgm_log::{GroupId, Timestamp};
+use odgm_log::{GroupId, NodeId, Timestamp};
 
 use crate::catalogue::Placed;
 use crate::definition::Definition;
@@ -18,6 +18,10 @@ pub struct Collection {
 
 struct Slot {
     group: GroupId,
+    /// The nodes that the partition is on, the one that is to lead first.
+    replicas: Vec<NodeId>,
+    /// Whether one of them is this node.
+    here: bool,
     /// Set once, when the partition is up or cannot be brought up.
     partition: OnceLock<Result<Arc<Partition>, String>>,
 }
@@ -28,6 +32,12 @@ pub enum LookupError {
     /// There is no collection of that name.
     #[error("there is no collection {name:?}")]
     NoCollection {
+        /// The name.
+        name: String,
+    },
+    /// The node does not know yet which collections the cluster has.
+    #[error("this node is still finding out what the cluster has, {name:?} perhaps: try again in a moment")]
+    Joining {
         /// The name.
         name: String,
     },
@@ -49,6 +59,16 @@ pub enum LookupError {
         /// The partition.
         partition: u32,
     },
+    /// The partition is on other nodes.
+    #[error("partition {name}/{partition} is not on this node but on {}", list(.nodes))]
+    Elsewhere {
+        /// The collection.
+        name: String,
+        /// The partition.
+        partition: u32,
+        /// Where it is.
+        nodes: Vec<NodeId>,
+    },
     /// The partition could not be brought up.
     #[error("partition {name}/{partition} is out of service: {reason}")]
     Failed {
@@ -62,9 +82,21 @@ pub enum LookupError {
 }
 
 impl Collection {
-    pub(crate) fn new(placed: &Placed) -> Arc<Self> {
-        let slots = placed.groups.iter().map(|&group| Slot { group, partition: OnceLock::new() }).collect();
+    pub(crate) fn new(placed: &Placed, here: NodeId) -> Arc<Self> {
+        let replicas = placed.replicas.iter().map(Vec::clone).chain(std::iter::repeat(Vec::new()));
+        let slots = placed.groups.iter().zip(replicas).map(|(&group, replicas)| Slot {
+            group,
+            here: replicas.is_empty() || replicas.contains(&here),
+            replicas,
+            partition: OnceLock::new(),
+        });
+        let slots = slots.collect();
         Arc::new(Self { definition: placed.definition.clone(), created: placed.created, slots })
+    }
+
+    /// Whether it is what the catalogue says: one of the same name may have taken the place of a deleted one.
+    pub(crate) fn is(&self, placed: &Placed) -> bool {
+        self.groups().eq(placed.groups.iter().copied())
     }
 
     /// What it is.
@@ -80,6 +112,22 @@ impl Collection {
     /// The group of each partition.
     pub fn groups(&self) -> impl Iterator<Item = GroupId> + '_ {
         self.slots.iter().map(|slot| slot.group)
+    }
+
+    /// The partitions that are on this node: number, group, and the nodes that each is on.
+    pub(crate) fn here(&self) -> impl Iterator<Item = (usize, GroupId, &[NodeId])> + '_ {
+        let slots = self.slots.iter().enumerate().filter(|(_, slot)| slot.here);
+        slots.map(|(index, slot)| (index, slot.group, slot.replicas.as_slice()))
+    }
+
+    /// The nodes that a partition is on, the one that is to lead first.
+    pub fn replicas(&self, index: u32) -> &[NodeId] {
+        self.slots.get(index as usize).map_or(&[], |slot| &slot.replicas)
+    }
+
+    /// The nodes that have a partition, if this one has not.
+    pub(crate) fn elsewhere(&self, index: u32) -> Option<&[NodeId]> {
+        self.slots.get(index as usize).filter(|slot| !slot.here).map(|slot| slot.replicas.as_slice())
     }
 
     /// How many partitions it has.
@@ -103,11 +151,14 @@ impl Collection {
             Some(Err(reason)) => {
                 Err(LookupError::Failed { name: name(), partition: index, reason: reason.clone() })
             }
+            None if !slot.here => {
+                Err(LookupError::Elsewhere { name: name(), partition: index, nodes: slot.replicas.clone() })
+            }
             None => Err(LookupError::Starting { name: name(), partition: index }),
         }
     }
 
-    /// Every partition or why it does not serve, in order.
+    /// Every partition, or why it does not serve here, in order.
     pub fn partitions(&self) -> impl Iterator<Item = Result<Arc<Partition>, LookupError>> + '_ {
         (0..self.partition_count()).map(|index| self.partition(index))
     }
@@ -115,9 +166,9 @@ impl Collection {
     /// How many of its partitions are in which state.
     pub(crate) fn readiness(&self) -> Readiness {
         let mut readiness = Readiness::default();
-        for slot in &self.slots {
+        for slot in self.slots.iter().filter(|slot| slot.here) {
             match slot.partition.get() {
-                None => readiness.starting += 1,
+                None => readiness.opening += 1,
                 Some(Ok(partition)) if !partition.has_failed() => readiness.ready += 1,
                 Some(_) => readiness.failed += 1,
             }
@@ -132,4 +183,9 @@ impl Collection {
             debug_assert!(first, "a partition is opened once");
         }
     }
+}
+
+fn list(nodes: &[NodeId]) -> String {
+    let nodes: Vec<_> = nodes.iter().map(|node| format!("node {node}")).collect();
+    nodes.join(", ")
 }

@@ -170,6 +170,21 @@ impl DataDir {
         NodeId(self.identity.node_id)
     }
 
+    /// The directory itself.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Where the views of all groups are.
+    pub(crate) fn views(&self) -> PathBuf {
+        self.root.join("views")
+    }
+
+    /// Where the snapshots of all groups are.
+    pub(crate) fn all_snapshots(&self) -> PathBuf {
+        self.root.join("snapshots")
+    }
+
     /// Where the logs are.
     pub fn log(&self) -> PathBuf {
         self.root.join("log")

@@ -7,8 +7,15 @@ use odgm_log::body::SetMode;
 use odgm_projections::storage::Engine;
 use odgm_proto::oprc::CreateCollectionRequest;
 
+use crate::reading::Consistency;
+
 /// Partition ids are 0 to 65,535.
 pub const MAX_PARTITIONS: u32 = 65_536;
+
+/// On how many nodes a partition is at most.
+pub const MAX_REPLICAS: usize = 9;
+/// On how many nodes the partitions of a raft collection are if it does not say.
+pub const DEFAULT_REPLICAS: usize = 3;
 
 /// The longest name of a collection, in bytes.
 pub const MAX_NAME_BYTES: usize = 128;
@@ -22,6 +29,8 @@ pub struct Definition {
     pub partitions: u32,
     /// How a command becomes a committed record.
     pub replication: Replication,
+    /// On how many nodes each partition is to be, as far as there are so many.
+    pub replicas: usize,
     /// Its options, with defaults filled in.
     pub options: Options,
     /// The definition as it came, with the defaults of this build filled in; kept in the catalogue.
@@ -33,6 +42,8 @@ pub struct Definition {
 pub enum Replication {
     /// One replica on one node: `basic`, `none`, `single`.
     Local,
+    /// Several replicas, of which a majority has every record that is acknowledged: `raft`.
+    Raft,
 }
 
 /// The options of a collection that this build acts on.
@@ -44,6 +55,12 @@ pub struct Options {
     pub retention: Retention,
     /// What `Set` does with entries that it does not name.
     pub set_mode: SetMode,
+    /// How fresh a read is that does not say so itself.
+    pub consistency: Consistency,
+    /// Whether only the node that is to lead makes a new group of replicas; else others do when it is late.
+    pub raft_init_leader_only: bool,
+    /// Whether only the leader of a partition answers over Zenoh.
+    pub raft_net_leader_only: bool,
 }
 
 /// How much of a log is kept. With both bounds, what is beyond either may go.
@@ -65,11 +82,10 @@ pub struct Invalid {
     pub reason: String,
 }
 
-/// Options of the contract that concern functions, Raft or anti-entropy: kept with the collection for the parts
+/// Options of the contract that concern functions or anti-entropy: kept with the collection for the parts
 /// of the system that read them.
-const KEPT_OPTIONS: [&str; 12] = [
+const KEPT_OPTIONS: [&str; 9] = [
     "batch_size",
-    "consistency",
     "enable_metrics",
     "invoke_only_primary",
     "mst_gc_grace",
@@ -77,8 +93,6 @@ const KEPT_OPTIONS: [&str; 12] = [
     "offload_max_pool_size",
     "pool_max_idle_lifetime",
     "pool_max_lifetime",
-    "raft_init_leader_only",
-    "raft_net_leader_only",
     "timeout_ms",
 ];
 
@@ -118,20 +132,14 @@ impl Definition {
             "single".clone_into(&mut wire.shard_type);
         }
         let replication = Replication::parse(&wire.shard_type)?;
-        if !(0..=1).contains(&wire.replica_count) {
-            let reason = format!(
-                "{} replicas of a {} collection; it keeps 1: leave it 0 or 1",
-                wire.replica_count, wire.shard_type
-            );
-            return Err(invalid("replica_count", reason));
-        }
-        wire.replica_count = 1;
+        let replicas = replication.replicas(&wire)?;
+        wire.replica_count = i32::try_from(replicas).unwrap_or(i32::MAX);
         let given: BTreeMap<_, _> = wire.options.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
         let options = Options::parse(&given)?;
         for (option, default) in [("storage", "rocksdb"), ("retention", "all"), ("set_mode", "replace")] {
             wire.options.entry(option.to_owned()).or_insert_with(|| default.to_owned());
         }
-        Ok(Self { name: wire.name.clone(), partitions, replication, options, wire })
+        Ok(Self { name: wire.name.clone(), partitions, replication, replicas, options, wire })
     }
 }
 
@@ -139,14 +147,37 @@ impl Replication {
     fn parse(shard_type: &str) -> Result<Self, Invalid> {
         match shard_type {
             "basic" | "none" | "single" => Ok(Self::Local),
-            "raft" | "mst" => Err(invalid(
+            "raft" => Ok(Self::Raft),
+            "mst" => Err(invalid(
                 "shard_type",
-                format!(
-                    "this build does not replicate yet, so not by {shard_type}; expected basic, none or single"
-                ),
+                "this build does not replicate by mst yet; expected raft, basic, none or single".to_owned(),
             )),
             other => {
-                Err(invalid("shard_type", format!("{:?}; expected basic, none or single", shortened(other))))
+                let found = shortened(other);
+                Err(invalid("shard_type", format!("{found:?}; expected raft, basic, none or single")))
+            }
+        }
+    }
+
+    /// How many replicas a definition asks for.
+    fn replicas(self, wire: &CreateCollectionRequest) -> Result<usize, Invalid> {
+        let (default, most) = match self {
+            Self::Local => (1, 1),
+            Self::Raft => (DEFAULT_REPLICAS, MAX_REPLICAS),
+        };
+        match usize::try_from(wire.replica_count) {
+            Ok(0) => Ok(default),
+            Ok(replicas) if replicas <= most => Ok(replicas),
+            _ => {
+                let (asked, shard_type) = (wire.replica_count, &wire.shard_type);
+                let reason = if most == 1 {
+                    format!("{asked} replicas of a {shard_type} collection; it keeps 1: leave it 0 or 1")
+                } else {
+                    format!(
+                        "{asked} replicas of a {shard_type} collection; expected 1 to {most}, or 0 for {default}"
+                    )
+                };
+                Err(invalid("replica_count", reason))
             }
         }
     }
@@ -154,13 +185,22 @@ impl Replication {
 
 impl Options {
     fn parse(given: &BTreeMap<&str, &str>) -> Result<Self, Invalid> {
-        let mut options =
-            Self { storage: Engine::RocksDb, retention: Retention::default(), set_mode: SetMode::Replace };
+        let mut options = Self {
+            storage: Engine::RocksDb,
+            retention: Retention::default(),
+            set_mode: SetMode::Replace,
+            consistency: Consistency::Linearizable,
+            raft_init_leader_only: false,
+            raft_net_leader_only: false,
+        };
         for (&name, &value) in given {
             match name {
                 "storage" => options.storage = parse_storage(value)?,
                 "retention" => options.retention = Retention::parse(value)?,
                 "set_mode" => options.set_mode = parse_set_mode(value)?,
+                "consistency" => options.consistency = parse_consistency(value)?,
+                "raft_init_leader_only" => options.raft_init_leader_only = parse_bool(name, value)?,
+                "raft_net_leader_only" => options.raft_net_leader_only = parse_bool(name, value)?,
                 kept if KEPT_OPTIONS.contains(&kept) => {}
                 unknown => return Err(unknown_option(unknown)),
             }
@@ -254,8 +294,28 @@ fn parse_set_mode(value: &str) -> Result<SetMode, Invalid> {
     }
 }
 
+fn parse_consistency(value: &str) -> Result<Consistency, Invalid> {
+    Consistency::parse(value).ok_or_else(|| {
+        let reason = format!("{:?}; expected linearizable, lease or local", shortened(value));
+        invalid("options.consistency", reason)
+    })
+}
+
+fn parse_bool(option: &str, value: &str) -> Result<bool, Invalid> {
+    value.parse().map_err(|_| {
+        invalid(&format!("options.{option}"), format!("{:?}; expected true or false", shortened(value)))
+    })
+}
+
 fn unknown_option(name: &str) -> Invalid {
-    let mut known = vec!["retention", "set_mode", "storage"];
+    let mut known = vec![
+        "consistency",
+        "raft_init_leader_only",
+        "raft_net_leader_only",
+        "retention",
+        "set_mode",
+        "storage",
+    ];
     known.extend(KEPT_OPTIONS);
     known.sort_unstable();
     invalid(
@@ -314,14 +374,14 @@ mod tests {
 
     #[test]
     fn refusals_name_the_field_and_what_was_expected() {
-        let mut raft = wire("c", &[]);
-        raft.shard_type = "raft".into();
+        let mut mst = wire("c", &[]);
+        mst.shard_type = "mst".into();
         let mut many = wire("c", &[]);
         many.partition_count = 70_000;
         let mut replicas = wire("c", &[]);
         replicas.replica_count = 3;
         let refusals = [
-            refusal(raft),
+            refusal(mst),
             refusal(many),
             refusal(replicas),
             refusal(wire("no/slash", &[])),
@@ -333,7 +393,7 @@ mod tests {
             refusal(wire("c", &[("retenton", "7d")])),
         ];
         insta::assert_snapshot!(refusals.join("\n"), @r#"
-        shard_type: this build does not replicate yet, so not by raft; expected basic, none or single
+        shard_type: this build does not replicate by mst yet; expected raft, basic, none or single
         partition_count: 70000 partitions; expected 1 to 65536
         replica_count: 3 replicas of a single collection; it keeps 1: leave it 0 or 1
         name: "no/slash"; expected 1 to 128 of A-Z a-z 0-9 . _ -

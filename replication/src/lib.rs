@@ -3,30 +3,33 @@
 
 mod administration;
 mod catalogue;
+mod cluster;
 mod collection;
 pub mod data_dir;
 pub mod definition;
 mod limits;
 mod local;
 mod manager;
+mod nodes;
 mod opening;
 mod partition;
 mod proof;
 mod proposal;
-// Not in the product before groups of it are: openraft's suite holds against its log and its view.
-#[cfg(test)]
 mod raft;
+mod reading;
+mod reconcile;
 mod replica;
 mod replicator;
 mod retention;
+pub mod sessions;
 mod source;
 mod stopped;
 pub mod stream;
-#[cfg(test)]
 mod transport;
 
 pub use administration::CatalogueError;
-pub use catalogue::{DamagedEntry, OBJECT as CATALOGUE_OBJECT};
+pub use catalogue::{DamagedEntry, NodeEntry, OBJECT as CATALOGUE_OBJECT};
+pub use cluster::{AskError, ClusterOptions, PeerTraffic, Wire};
 pub use collection::{Collection, LookupError};
 pub use data_dir::{DataDir, NodeName};
 pub use definition::Definition;
@@ -36,6 +39,8 @@ pub use opening::CATALOGUE_CLASS;
 pub use partition::Partition;
 pub use proof::{ProofError, Proven};
 pub use proposal::{Answer, ProposeError};
+pub use raft::Timing;
+pub use reading::{Consistency, ReadError};
 pub use replica::{ReplicaError, catch_up};
 pub use source::Records;
 pub use stopped::{StoppedError, StoppedNode, Stored};

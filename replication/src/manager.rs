@@ -2,26 +2,37 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
 use odgm_log::body::Config;
 use odgm_log::store::{self, LogStore, Stats};
-use odgm_log::{GroupId, NodeId};
+use odgm_log::{GroupId, NodeId, Offset};
 use odgm_projections::storage::{Budget, Resources};
 use parking_lot::RwLock;
 use tokio::sync::{Mutex, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
+use crate::administration::CatalogueError;
 use crate::catalogue::{Catalogue, DamagedEntry};
+use crate::cluster::ClusterOptions;
 use crate::collection::{Collection, LookupError};
 use crate::data_dir::{self, DataDir, NodeName};
+use crate::definition::Definition;
 use crate::limits::Limits;
 use crate::local::Workers;
-use crate::opening::{self, Opener};
+use crate::nodes::Nodes;
+use crate::opening::{self, Blueprint, Founders, Opener};
 use crate::partition::Partition;
+use crate::raft::{Groups, Timing};
+use crate::reading::{Consistency, ReadError};
 use crate::replica::ReplicaError;
 use crate::retention;
+use crate::sessions::{Opened, Sessions, ZenohOptions};
+use crate::transport::{Alone, Links, Transport};
 
 /// How a node keeps its partitions.
 #[derive(Clone, Debug)]
@@ -42,6 +53,12 @@ pub struct Options {
     pub workers: usize,
     /// How often retention is looked after.
     pub retention_interval: Duration,
+    /// Where clients reach this node, as host:port.
+    pub address: Option<String>,
+    /// How it is part of a cluster, if it is.
+    pub cluster: Option<ClusterOptions>,
+    /// How it speaks Zenoh, if it does; a node of a cluster always does.
+    pub zenoh: Option<ZenohOptions>,
 }
 
 impl Options {
@@ -56,6 +73,9 @@ impl Options {
             rules: Config::default(),
             workers: std::thread::available_parallelism().map_or(2, usize::from).clamp(1, 4),
             retention_interval: Duration::from_secs(10),
+            address: None,
+            cluster: None,
+            zenoh: None,
         }
     }
 }
@@ -78,6 +98,12 @@ pub enum OpenError {
     /// The catalogue cannot be understood.
     #[error(transparent)]
     Entry(#[from] DamagedEntry),
+    /// The way to the other nodes cannot be opened.
+    #[error("the way to the other nodes: {0}")]
+    Links(String),
+    /// What the node was told of its cluster does not fit the directory.
+    #[error("{0}")]
+    Membership(String),
     /// The worker threads cannot be started.
     #[error("starting the partition workers: {0}")]
     Threads(std::io::Error),
@@ -86,8 +112,10 @@ pub enum OpenError {
 /// How many partitions are in which state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Readiness {
-    /// Catching up with their log.
+    /// Catching up with their log; and one more until the node knows the cluster's catalogue.
     pub starting: usize,
+    /// Being opened: of those that are starting.
+    pub opening: usize,
     /// In service.
     pub ready: usize,
     /// Out of service.
@@ -109,9 +137,20 @@ pub struct Manager {
     pub(crate) collections: RwLock<BTreeMap<String, Arc<Collection>>>,
     /// Held while the catalogue is changed.
     pub(crate) changing: Mutex<()>,
+    /// Held while what runs here is made to match the catalogue.
+    pub(crate) reconciling: Mutex<()>,
     /// Held while a view is proven: it costs the disk and a core.
     pub(crate) proving: parking_lot::Mutex<()>,
+    pub(crate) nodes: Arc<Nodes>,
+    /// Where clients reach this node.
+    pub(crate) address: Option<String>,
+    /// The nodes of a cluster as they were told; none on a node alone.
+    members: Option<Vec<NodeId>>,
+    sessions: Option<Box<dyn Opened>>,
+    pub(crate) links: Option<Links>,
     readiness: watch::Sender<Readiness>,
+    /// Whether the node knows the catalogue as it is, and is known in it.
+    has_joined: AtomicBool,
     opening: Arc<Semaphore>,
     stopping: CancellationToken,
 }
@@ -125,32 +164,88 @@ impl Manager {
     ///
     /// # Errors
     /// [`OpenError`]; nothing has been overwritten.
-    pub async fn open(options: Options) -> Result<Arc<Self>, OpenError> {
-        let limits = options.limits;
-        let interval = options.retention_interval;
-        let (opener, catalogue) = blocking(move || open_catalogue(options)).await?;
+    // Boxed, as is all that callers await: else each of them has the compiler look through all of Raft and Zenoh.
+    pub fn open(options: Options) -> BoxFuture<'static, Result<Arc<Self>, OpenError>> {
+        Self::open_all(options).boxed()
+    }
+
+    async fn open_all(options: Options) -> Result<Arc<Self>, OpenError> {
+        let (limits, interval) = (options.limits, options.retention_interval);
+        let (address, cluster) = (options.address.clone(), options.cluster.clone());
+        let (data, log, workers) = blocking({
+            let options = options.clone();
+            move || open_store(&options)
+        })
+        .await?;
+        let members = cluster.as_ref().map(|cluster| members(cluster, &data, &log)).transpose()?;
+        let nodes = Arc::new(Nodes::default());
+        let groups = Arc::new(Groups::default());
+        let (sessions, links) = open_links(&options, &data, &nodes, &groups).await?;
+        let transport: Arc<dyn Transport> = match &links {
+            Some(links) => links.transport(),
+            None => Arc::new(Alone),
+        };
+        let opener = Arc::new(Opener {
+            data,
+            log,
+            resources: Resources::new(options.views),
+            workers,
+            limits,
+            rules: options.rules.clone(),
+            groups,
+            transport,
+            timing: cluster.as_ref().map_or_else(Timing::default, |cluster| cluster.timing),
+            forward: cluster.as_ref().is_none_or(|cluster| cluster.forward),
+        });
+        let founders = members.clone().map(|nodes| Founders { nodes, first_only: false });
+        let blueprint = Blueprint::catalogue(opener.rules.clone(), founders);
+        let catalogue = opening::open(&opener, blueprint).await.map_err(OpenError::Catalogue)?;
+        let failures = opener.workers.failures();
+        let has_joined = AtomicBool::new(members.is_none());
         let manager = Arc::new(Self {
             limits,
             opener,
             catalogue,
             collections: RwLock::default(),
             changing: Mutex::default(),
+            reconciling: Mutex::default(),
             proving: parking_lot::Mutex::default(),
+            nodes,
+            address,
+            members,
+            sessions: sessions.map(|sessions| Box::new(sessions) as Box<dyn Opened>),
+            links,
             readiness: watch::Sender::new(Readiness::default()),
+            has_joined,
             opening: Arc::new(Semaphore::new(OPENING_AT_ONCE)),
             stopping: CancellationToken::new(),
         });
-        let failures = manager.opener.workers.failures();
-        let catalogue = manager.read_catalogue()?;
-        manager.finish_removals(&catalogue).await;
-        for (name, placed) in &catalogue.collections {
-            let collection = Collection::new(placed);
-            manager.collections.write().insert(name.clone(), Arc::clone(&collection));
-            manager.start(&collection);
-        }
+        // Until it has joined its cluster it is not ready, with or without partitions.
+        manager.recount();
+        manager.reconcile().await?;
         tokio::spawn(Self::watch_failures(Arc::downgrade(&manager), failures));
+        tokio::spawn(Self::follow_catalogue(Arc::downgrade(&manager), manager.stopping.clone()));
         tokio::spawn(retention::run(Arc::downgrade(&manager), interval, manager.stopping.clone()));
         Ok(manager)
+    }
+
+    /// Creates the collections that have never been proposed this way. In a cluster this goes on in the background,
+    /// until there is a leader and it has been done.
+    ///
+    /// # Errors
+    /// [`CatalogueError`] of the first that could not be created, on a node alone.
+    pub fn bootstrap(
+        self: &Arc<Self>,
+        definitions: Vec<Definition>,
+    ) -> BoxFuture<'_, Result<(), CatalogueError>> {
+        async move {
+            if self.members.is_none() {
+                return self.create_missing(&definitions).await;
+            }
+            tokio::spawn(Arc::clone(self).join(definitions, self.stopping.clone()));
+            Ok(())
+        }
+        .boxed()
     }
 
     /// The node's number.
@@ -174,9 +269,22 @@ impl Manager {
     /// [`LookupError`], which says why there is none.
     pub fn partition(&self, class: &str, partition: u32) -> Result<Arc<Partition>, LookupError> {
         let collections = self.collections.read();
-        let collection =
-            collections.get(class).ok_or_else(|| LookupError::NoCollection { name: class.to_owned() })?;
-        collection.partition(partition)
+        collections.get(class).ok_or_else(|| self.missing(class))?.partition(partition)
+    }
+
+    /// Why there is no collection of a name here.
+    pub fn missing(&self, name: &str) -> LookupError {
+        let name = name.to_owned();
+        if self.has_joined.load(Ordering::Acquire) {
+            LookupError::NoCollection { name }
+        } else {
+            LookupError::Joining { name }
+        }
+    }
+
+    /// The nodes that have a partition, if this one has not; none too for what there is not at all.
+    pub fn elsewhere(&self, class: &str, partition: u32) -> Option<Vec<NodeId>> {
+        self.collections.read().get(class)?.elsewhere(partition).map(<[NodeId]>::to_vec)
     }
 
     /// The partition of the catalogue.
@@ -204,16 +312,35 @@ impl Manager {
         &self.opener.resources
     }
 
+    /// The node's Zenoh sessions, if it speaks Zenoh.
+    pub fn sessions(&self) -> Option<&Sessions> {
+        self.sessions.as_deref().map(Opened::get)
+    }
+
+    /// Whether what another node has to do is passed on to it.
+    pub fn forwards(&self) -> bool {
+        self.opener.forward
+    }
+
     /// How many partitions are in which state, and news of it.
     pub fn readiness(&self) -> watch::Receiver<Readiness> {
         self.readiness.subscribe()
     }
 
-    /// Waits until no partition is starting.
+    /// Waits until no partition is starting, and the node knows its cluster.
     pub async fn ready(&self) -> Readiness {
+        self.when(|readiness| readiness.starting == 0).await
+    }
+
+    async fn when(&self, reached: impl FnMut(&Readiness) -> bool) -> Readiness {
         let mut readiness = self.readiness.subscribe();
         // The sender lives as long as self: this cannot fail while we wait.
-        readiness.wait_for(|readiness| readiness.starting == 0).await.map(|now| *now).unwrap_or_default()
+        readiness.wait_for(reached).await.map(|now| *now).unwrap_or_default()
+    }
+
+    /// Waits until no partition of this node is being opened.
+    pub(crate) async fn settled(&self) {
+        self.when(|readiness| readiness.opening == 0).await;
     }
 
     /// Set when the disk has failed and the node must stop.
@@ -222,11 +349,16 @@ impl Manager {
     }
 
     /// Stops taking writes, answers those under way, makes the views durable and closes the log.
-    pub async fn shutdown(&self) {
+    pub fn shutdown(&self) -> BoxFuture<'_, ()> {
+        self.close().boxed()
+    }
+
+    async fn close(&self) {
         self.stopping.cancel();
         let _unchanging = self.changing.lock().await;
+        let _steady = self.reconciling.lock().await;
         // Those that are catching up hold their files until they have; those that wait for their turn give up.
-        self.ready().await;
+        self.settled().await;
         let mut partitions: Vec<_> = self
             .collections()
             .iter()
@@ -248,12 +380,20 @@ impl Manager {
             }
         })
         .await;
+        if let Some(links) = &self.links {
+            links.close();
+        }
+        if let Some(sessions) = &self.sessions {
+            sessions.get().close().await;
+        }
     }
 
-    /// Brings the partitions of a collection up in the background.
+    /// Brings the partitions of a collection that are on this node up in the background.
     pub(crate) fn start(self: &Arc<Self>, collection: &Arc<Collection>) {
         self.recount();
-        for (index, group) in collection.groups().enumerate() {
+        for (index, group, founders) in collection.here() {
+            let blueprint =
+                Blueprint::partition(collection.definition(), index, group, founders, &self.opener.rules);
             let manager = Arc::clone(self);
             let collection = Arc::clone(collection);
             tokio::spawn(async move {
@@ -263,9 +403,7 @@ impl Manager {
                     manager.settle(&collection, index, Err(ReplicaError::Stopping));
                     return;
                 }
-                let opener = Arc::clone(&manager.opener);
-                let definition = collection.definition().clone();
-                let opened = blocking(move || opening::partition(&opener, &definition, index, group)).await;
+                let opened = opening::open(&manager.opener, blueprint).await;
                 manager.settle(&collection, index, opened);
             });
         }
@@ -299,27 +437,82 @@ impl Manager {
             *readiness = Readiness::default();
             for collection in self.collections.read().values() {
                 let of_one = collection.readiness();
-                readiness.starting += of_one.starting;
+                readiness.opening += of_one.opening;
                 readiness.ready += of_one.ready;
                 readiness.failed += of_one.failed;
             }
+            let joining = usize::from(!self.has_joined.load(Ordering::Acquire));
+            readiness.starting = readiness.opening + joining;
         });
+    }
+
+    /// The node knows the catalogue as it is, and is known in it.
+    pub(crate) fn joined(&self) {
+        self.has_joined.store(true, Ordering::Release);
+        self.recount();
+    }
+
+    /// Returns when the catalogue here holds all that was written before.
+    pub(crate) async fn confirm_catalogue(&self) -> Result<(), ReadError> {
+        self.catalogue.confirm(Consistency::Linearizable).await
     }
 
     pub(crate) fn read_catalogue(&self) -> Result<Catalogue, OpenError> {
         let object = self.catalogue.view().object(crate::catalogue::OBJECT)?;
         Ok(Catalogue::read(object.as_ref())?)
     }
+
+    /// The nodes on which partitions are placed.
+    pub(crate) fn places(&self) -> Vec<NodeId> {
+        match self.opener.groups.get(GroupId::CATALOGUE) {
+            Some(group) => group.members(),
+            None => vec![self.node_id()],
+        }
+    }
 }
 
-fn open_catalogue(options: Options) -> Result<(Arc<Opener>, Arc<Partition>), OpenError> {
+fn open_store(options: &Options) -> Result<(DataDir, LogStore, Arc<Workers>), OpenError> {
     let data = DataDir::open(&options.data_dir, options.node.as_ref())?;
-    let log = LogStore::open(&data.log(), options.log)?;
+    let log = LogStore::open(&data.log(), options.log.clone())?;
     let workers = Workers::start(options.workers).map_err(OpenError::Threads)?;
-    let resources = Resources::new(options.views);
-    let opener = Opener { data, log, resources, workers, limits: options.limits, rules: options.rules };
-    let catalogue = opening::catalogue(&opener, GroupId::CATALOGUE).map_err(OpenError::Catalogue)?;
-    Ok((Arc::new(opener), catalogue))
+    Ok((data, log, workers))
+}
+
+/// Opens the way to others: Zenoh where it is asked for, and what nodes say to each other in a cluster.
+async fn open_links(
+    options: &Options,
+    data: &DataDir,
+    nodes: &Arc<Nodes>,
+    groups: &Arc<Groups>,
+) -> Result<(Option<Sessions>, Option<Links>), OpenError> {
+    let zenoh = options.zenoh.clone().or_else(|| options.cluster.is_some().then(ZenohOptions::default));
+    let Some(zenoh) = zenoh else { return Ok((None, None)) };
+    let failed = |error: &dyn std::fmt::Display| OpenError::Links(error.to_string());
+    let sessions = Sessions::open(&zenoh).await.map_err(|error| failed(&error))?;
+    let Some(cluster) = &options.cluster else { return Ok((Some(sessions), None)) };
+    let service = Arc::clone(groups) as Arc<_>;
+    let links = Links::open(cluster, &sessions, options.address.as_deref(), data, nodes, service).await;
+    Ok((Some(sessions), Some(links.map_err(|error| failed(&error))?)))
+}
+
+/// The members that a cluster begins with, after checking that the directory can be one of theirs.
+fn members(cluster: &ClusterOptions, data: &DataDir, log: &LogStore) -> Result<Vec<NodeId>, OpenError> {
+    let members: Vec<NodeId> = cluster.members.iter().map(NodeName::node_id).collect();
+    let is_alone = log.bounds(GroupId::CATALOGUE).last > Offset::ZERO
+        && log
+            .get_meta(GroupId::CATALOGUE, crate::raft::VOTE)
+            .map_err(ReplicaError::Log)
+            .map_err(OpenError::Catalogue)?
+            .is_none();
+    if is_alone {
+        return Err(OpenError::Membership(format!(
+            "the data directory {} is of a node that was never part of a cluster, and ODGM_MEMBERS names {} nodes: start \
+             it without ODGM_MEMBERS, or begin the cluster on empty directories and import what this one exports",
+            data.root().display(),
+            members.len()
+        )));
+    }
+    Ok(members)
 }
 
 /// Runs what may block where blocking is allowed.

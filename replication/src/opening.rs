@@ -1,19 +1,25 @@
 //! Bringing a partition up: view, catching up, first records.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use odgm_log::body::{Config, Semantics};
 use odgm_log::store::LogStore;
-use odgm_log::{Body, Cause, GroupId, Offset, Payload};
+use odgm_log::{Body, Cause, GroupId, NodeId, Offset, Payload};
 use odgm_projections::storage::{Engine, Resources};
 use odgm_projections::{SEMANTICS, View, ViewOptions};
 
 use crate::data_dir::DataDir;
-use crate::definition::Definition;
+use crate::definition::{Definition, Replication};
 use crate::limits::Limits;
-use crate::local::Workers;
+use crate::local::{Local, Workers};
+use crate::manager::blocking;
 use crate::partition::Partition;
+use crate::proposal::Gate;
+use crate::raft::{Group, Groups, Member, Place, Timing};
+use crate::reading::Consistency;
 use crate::replica::{Replica, ReplicaError};
+use crate::transport::Transport;
 
 /// What every partition of a node is brought up with.
 pub(crate) struct Opener {
@@ -23,37 +29,151 @@ pub(crate) struct Opener {
     pub(crate) workers: Arc<Workers>,
     pub(crate) limits: Limits,
     pub(crate) rules: Config,
+    /// The members of Raft groups on this node.
+    pub(crate) groups: Arc<Groups>,
+    pub(crate) transport: Arc<dyn Transport>,
+    pub(crate) timing: Timing,
+    /// Whether what another node has to do is passed on to it.
+    pub(crate) forward: bool,
+}
+
+/// What is to be brought up.
+#[derive(Clone)]
+pub(crate) struct Blueprint {
+    pub(crate) class: String,
+    pub(crate) index: u32,
+    pub(crate) group: GroupId,
+    pub(crate) engine: Engine,
+    pub(crate) rules: Config,
+    /// How fresh a read is that does not say so itself.
+    pub(crate) consistency: Consistency,
+    /// The replicas that the group begins with, the one that is to lead first; none for a single replica.
+    pub(crate) founders: Option<Founders>,
+}
+
+/// Who makes a new group of replicas.
+#[derive(Clone)]
+pub(crate) struct Founders {
+    pub(crate) nodes: Vec<NodeId>,
+    /// Whether nobody but the first does.
+    pub(crate) first_only: bool,
 }
 
 /// The class under which the catalogue's own partition is known.
 pub const CATALOGUE_CLASS: &str = "_catalogue";
 
-/// Brings the catalogue's partition up.
-pub(crate) fn catalogue(opener: &Opener, group: GroupId) -> Result<Arc<Partition>, ReplicaError> {
-    open(opener, CATALOGUE_CLASS, 0, group, Engine::RocksDb, opener.rules.clone())
+/// How long the node that is to lead may take to make a new group before others do.
+const FOUNDING_PATIENCE: Duration = Duration::from_secs(2);
+
+impl Blueprint {
+    /// The catalogue's partition.
+    pub(crate) fn catalogue(rules: Config, founders: Option<Founders>) -> Self {
+        Self {
+            class: CATALOGUE_CLASS.to_owned(),
+            index: 0,
+            group: GroupId::CATALOGUE,
+            engine: Engine::RocksDb,
+            rules,
+            consistency: Consistency::Linearizable,
+            founders,
+        }
+    }
+
+    /// One partition of a collection.
+    pub(crate) fn partition(
+        definition: &Definition,
+        index: usize,
+        group: GroupId,
+        founders: &[NodeId],
+        rules: &Config,
+    ) -> Self {
+        let founders = match definition.replication {
+            Replication::Local => None,
+            Replication::Raft => Some(Founders {
+                nodes: founders.to_vec(),
+                first_only: definition.options.raft_init_leader_only,
+            }),
+        };
+        Self {
+            class: definition.name.clone(),
+            index: u32::try_from(index).unwrap_or(u32::MAX),
+            group,
+            engine: definition.options.storage,
+            rules: Config { set_mode: definition.options.set_mode, ..rules.clone() },
+            consistency: definition.options.consistency,
+            founders,
+        }
+    }
 }
 
-/// Brings one partition of a collection up.
-pub(crate) fn partition(
-    opener: &Opener,
-    definition: &Definition,
-    index: usize,
-    group: GroupId,
-) -> Result<Arc<Partition>, ReplicaError> {
-    fail::fail_point!("partition-before-open");
-    let rules = Config { set_mode: definition.options.set_mode, ..opener.rules.clone() };
-    let index = u32::try_from(index).unwrap_or(u32::MAX);
-    open(opener, &definition.name, index, group, definition.options.storage, rules)
+/// Brings a partition up.
+pub(crate) async fn open(opener: &Arc<Opener>, blueprint: Blueprint) -> Result<Arc<Partition>, ReplicaError> {
+    match blueprint.founders.clone() {
+        Some(founders) => open_group(opener, &blueprint, founders).await,
+        None => {
+            let opener = Arc::clone(opener);
+            blocking(move || {
+                if blueprint.group != GroupId::CATALOGUE {
+                    fail::fail_point!("partition-before-open");
+                }
+                open_local(&opener, &blueprint)
+            })
+            .await
+        }
+    }
 }
 
-fn open(
+/// Brings the member of a group up; the group need not have a leader for that, nor exist yet.
+async fn open_group(
     opener: &Opener,
-    class: &str,
-    index: u32,
-    group: GroupId,
-    engine: Engine,
-    rules: Config,
+    blueprint: &Blueprint,
+    founders: Founders,
 ) -> Result<Arc<Partition>, ReplicaError> {
+    let Blueprint { group: id, engine, rules, .. } = blueprint.clone();
+    let node = opener.data.node_id();
+    let gate = Gate::new(opener.limits);
+    let member = Member {
+        group: id,
+        node,
+        store: opener.log.clone(),
+        place: Place {
+            engine,
+            views: opener.data.view(id),
+            snapshots: opener.data.snapshots(id),
+            resources: opener.resources.clone(),
+        },
+        transport: Arc::clone(&opener.transport),
+        timing: opener.timing,
+        gate: Arc::clone(&gate),
+        rules,
+        forward: opener.forward,
+        failures: opener.workers.failed(),
+    };
+    let group = Group::start(member).await.map_err(|source| ReplicaError::Raft { group: id, source })?;
+    opener.groups.add(Arc::clone(&group));
+    group.keep(tokio::spawn(found(Arc::clone(&group), node, founders)));
+    Ok(Partition::new(blueprint, opener.log.clone(), gate, Box::new(group)))
+}
+
+/// Makes the group, if nobody has. The first founder does so at once, and then leads.
+async fn found(group: Arc<Group>, node: NodeId, founders: Founders) {
+    let Founders { nodes, first_only } = founders;
+    let is_first = nodes.first() == Some(&node);
+    if !nodes.contains(&node) || (first_only && !is_first) {
+        return;
+    }
+    if !is_first {
+        tokio::time::sleep(FOUNDING_PATIENCE).await;
+    }
+    match group.initialize(&nodes).await {
+        Ok(()) if nodes.len() == 1 => group.campaign().await,
+        Ok(()) => {}
+        Err(error) => tracing::warn!(group = %group.id(), error, "the group of replicas could not be made"),
+    }
+}
+
+fn open_local(opener: &Opener, blueprint: &Blueprint) -> Result<Arc<Partition>, ReplicaError> {
+    let Blueprint { class, index, group, engine, rules, .. } = blueprint.clone();
     let view = View::open(&ViewOptions {
         group,
         engine,
@@ -73,7 +193,9 @@ fn open(
         })?;
     let applied = replica.view.header().applied;
     tracing::debug!(class, partition = index, %group, %from, %applied, "the view is up to date");
-    let partition = Partition::new(class, index, replica, &opener.workers, opener.limits);
+    let replicator = Local::new(&opener.workers, replica, opener.limits);
+    let gate = Gate::new(opener.limits);
+    let partition = Partition::new(blueprint, opener.log.clone(), gate, Box::new(replicator));
     begin(&partition, applied, rules);
     Ok(partition)
 }

@@ -1,17 +1,17 @@
 //! A partition on this node: its log, its view, and the way in.
 
+use std::io;
 use std::sync::Arc;
 
-use odgm_log::store::Bounds;
-use odgm_log::{Body, GroupId, Offset, Payload};
+use odgm_log::store::{Bounds, LogStore};
+use odgm_log::{Body, GroupId, NodeId, Offset, Payload};
 use odgm_projections::View;
 use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::limits::Limits;
-use crate::local::{Local, Workers};
+use crate::opening::Blueprint;
 use crate::proposal::{Answer, Gate, Proposal, ProposeError, Reply};
-use crate::replica::Replica;
+use crate::reading::{Consistency, ReadError};
 use crate::replicator::Replicator;
 use crate::source::Records;
 
@@ -19,27 +19,24 @@ use crate::source::Records;
 pub struct Partition {
     class: String,
     index: u32,
+    group: GroupId,
+    consistency: Consistency,
+    log: LogStore,
     gate: Arc<Gate>,
     closed: CancellationToken,
-    // The one way there is until partitions are replicated; then a `Box<dyn Replicator>` beside the replica.
-    replicator: Local,
+    replicator: Box<dyn Replicator>,
 }
 
 impl Partition {
     pub(crate) fn new(
-        class: &str,
-        index: u32,
-        replica: Replica,
-        workers: &Workers,
-        limits: Limits,
+        blueprint: &Blueprint,
+        log: LogStore,
+        gate: Arc<Gate>,
+        replicator: Box<dyn Replicator>,
     ) -> Arc<Self> {
-        Arc::new(Self {
-            class: class.to_owned(),
-            index,
-            gate: Gate::new(limits),
-            closed: CancellationToken::new(),
-            replicator: Local::new(workers, replica, limits),
-        })
+        let Blueprint { class, index, group, consistency, .. } = blueprint.clone();
+        let closed = CancellationToken::new();
+        Arc::new(Self { class, index, group, consistency, log, gate, closed, replicator })
     }
 
     /// The collection it belongs to.
@@ -54,32 +51,82 @@ impl Partition {
 
     /// Its group.
     pub fn group(&self) -> GroupId {
-        self.replica().group
+        self.group
     }
 
-    /// Its view. Reads see what is committed and applied here.
-    pub fn view(&self) -> &View {
-        &self.replica().view
+    /// Its view as it is now. Reads see what is committed and applied here.
+    pub fn view(&self) -> View {
+        self.replicator.view()
     }
 
     /// Its records, as far as they are committed and applied here.
     pub fn records(&self) -> Records<'_> {
-        self.replica().records()
+        Records::visible(&self.log, self.group, self.replicator.visible())
+    }
+
+    /// The log store that holds its records.
+    pub(crate) fn log(&self) -> &LogStore {
+        &self.log
     }
 
     /// The first, last and durable offsets of its log.
     pub fn bounds(&self) -> Bounds {
-        self.replica().log.bounds(self.group())
+        self.log.bounds(self.group)
     }
 
     /// The newest committed and applied offset, and news of it.
     pub fn visible(&self) -> watch::Receiver<Offset> {
-        self.replica().visible.subscribe()
+        self.replicator.visible().subscribe()
     }
 
     /// The newest committed and applied offset.
     pub fn head(&self) -> Offset {
-        self.replica().visible()
+        *self.replicator.visible().borrow()
+    }
+
+    /// Waits until a record is applied here, or the partition is closed.
+    ///
+    /// # Errors
+    /// [`ReadError::Closed`].
+    pub async fn applied(&self, offset: Offset) -> Result<(), ReadError> {
+        let mut visible = self.visible();
+        tokio::select! {
+            reached = visible.wait_for(|visible| *visible >= offset) => {
+                reached.map(drop).map_err(|_| ReadError::Closed)
+            }
+            () = self.closed.cancelled() => Err(ReadError::Closed),
+        }
+    }
+
+    /// Returns when a read of the view may be answered: then it misses nothing that it may not miss.
+    ///
+    /// # Errors
+    /// [`ReadError`], where that cannot be confirmed.
+    pub async fn confirm(&self, consistency: Consistency) -> Result<(), ReadError> {
+        match self.replicator.confirm(consistency) {
+            Some(confirmed) => confirmed.await,
+            None => Ok(()),
+        }
+    }
+
+    /// How fresh a read is that does not say so itself.
+    pub fn consistency(&self) -> Consistency {
+        self.consistency
+    }
+
+    /// Takes a snapshot of the view, unless there is one of what it is now. Blocks.
+    pub(crate) fn snapshot(&self) -> io::Result<Offset> {
+        self.replicator.snapshot()
+    }
+
+    /// Asks that records below an offset may be deleted here; answers below which they may be now.
+    pub(crate) fn release(&self, below: Offset) -> io::Result<Offset> {
+        self.replicator.release(below)
+    }
+
+    /// The node that leads the partition, as far as is known here.
+    pub fn leader(&self) -> Option<NodeId> {
+        self.replicator.leader()
     }
 
     /// How many proposals wait for their record to be durable and applied.
@@ -116,22 +163,24 @@ impl Partition {
     }
 
     fn enter(&self, payload: Payload, reply: Reply) {
-        let admitted = self.check_space(&payload.body).and_then(|()| {
+        let needs_room = self.needs_room(&payload.body);
+        let room = if needs_room { self.require_space() } else { Ok(()) };
+        let admitted = room.and_then(|()| {
             let (kind, encoded) = payload.encode().map_err(ProposeError::TooLarge)?;
             let admission = self.gate.admit(encoded.len())?;
             Ok((kind, encoded, admission))
         });
         match admitted {
             Ok((kind, encoded, admission)) => {
-                self.replicator.propose(Proposal { payload, kind, encoded, reply, admission });
+                self.replicator.propose(Proposal { payload, kind, encoded, needs_room, reply, admission });
             }
             Err(error) => reply.send(Err(error)),
         }
     }
 
     /// What frees space goes on when space is low, and what a partition cannot do without.
-    fn check_space(&self, body: &Body) -> Result<(), ProposeError> {
-        let needs_room = match body {
+    fn needs_room(&self, body: &Body) -> bool {
+        match body {
             Body::Semantics(_)
             | Body::Config(_)
             | Body::Trimmed(_)
@@ -140,19 +189,13 @@ impl Partition {
             | Body::Membership(_) => false,
             Body::CursorMoved(cursor) => cursor.position.is_some(),
             // Deleting a collection frees space; creating one asks for space first.
-            _ => self.group() != GroupId::CATALOGUE,
-        };
-        if needs_room { self.require_space() } else { Ok(()) }
+            _ => self.group != GroupId::CATALOGUE,
+        }
     }
 
     /// Refuses while space is low.
     pub(crate) fn require_space(&self) -> Result<(), ProposeError> {
-        let log = &self.replica().log;
-        if log.is_low_on_space() {
-            let space = log.space();
-            return Err(ProposeError::LowSpace { free: space.free, reserve: space.reserve });
-        }
-        Ok(())
+        require_space(&self.log)
     }
 
     /// Takes no more commands, and returns when those that were taken in are answered; streams end. Blocks.
@@ -165,8 +208,13 @@ impl Partition {
     pub(crate) fn closed(&self) -> &CancellationToken {
         &self.closed
     }
+}
 
-    pub(crate) fn replica(&self) -> &Replica {
-        self.replicator.replica()
+/// Refuses while space is low.
+pub(crate) fn require_space(log: &LogStore) -> Result<(), ProposeError> {
+    if log.is_low_on_space() {
+        let space = log.space();
+        return Err(ProposeError::LowSpace { free: space.free, reserve: space.reserve });
     }
+    Ok(())
 }

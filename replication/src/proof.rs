@@ -108,11 +108,10 @@ fn compare(
     let header = partition.view().dump(&mut file)?;
     file.flush().map_err(failed)?;
 
-    let replica = partition.replica();
     let first = partition.bounds().first;
     // A log is trimmed at a kept snapshot.
     let start = if first <= Offset(1) { Start::Beginning } else { Start::Snapshot(first.previous()) };
-    let records = Records::through(&replica.log, replica.group, header.applied);
+    let records = Records::through(partition.log(), partition.group(), header.applied);
     let rebuilt = rebuild(options, start, &records, progress)?;
     let file = BufReader::new(File::open(&served).map_err(failed)?);
     find_difference(&rebuilt, file.lines(), header.applied)?;

@@ -41,10 +41,10 @@ pub enum ProposeError {
         reason: String,
     },
     /// Another node leads the partition. Not applied.
-    #[error("{}; not applied", not_leader(.leader.as_ref()))]
+    #[error("{}; not applied", not_leader(*.leader))]
     NotLeader {
-        /// Who leads and where it is reached, if that is known.
-        leader: Option<(NodeId, String)>,
+        /// Who leads, if that is known.
+        leader: Option<NodeId>,
     },
     /// The record may or may not be in the log.
     #[error("it is unknown whether the write was applied: {reason}")]
@@ -55,15 +55,19 @@ pub enum ProposeError {
 }
 
 impl ProposeError {
+    /// What there may be too many of.
+    pub(crate) const PROPOSALS: &str = "proposals";
+    pub(crate) const BYTES: &str = "bytes of proposals";
+
     /// Whether the write was certainly not applied, now or later.
     pub fn not_applied(&self) -> bool {
         !matches!(self, Self::Unknown { .. })
     }
 }
 
-fn not_leader(leader: Option<&(NodeId, String)>) -> String {
+fn not_leader(leader: Option<NodeId>) -> String {
     match leader {
-        Some((node, address)) => format!("node {node} at {address:?} leads the partition: ask there"),
+        Some(node) => format!("node {node} leads the partition: ask there"),
         None => "the partition has no leader at present: try again in a moment".to_owned(),
     }
 }
@@ -94,6 +98,8 @@ pub(crate) struct Proposal {
     pub(crate) payload: Payload,
     pub(crate) kind: Kind,
     pub(crate) encoded: Bytes,
+    /// Whether it is refused while space is low.
+    pub(crate) needs_room: bool,
     pub(crate) reply: Reply,
     /// Held until the answer is out.
     pub(crate) admission: Admission,
@@ -131,11 +137,11 @@ impl Gate {
         let in_flight = self.bytes.fetch_add(bytes, Ordering::Relaxed);
         let admission = Admission { gate: Arc::clone(self), bytes };
         if proposals >= self.limits.in_flight_proposals {
-            return Err(ProposeError::Overloaded { what: "proposals", in_flight: proposals });
+            return Err(ProposeError::Overloaded { what: ProposeError::PROPOSALS, in_flight: proposals });
         }
         // One that is larger than the bound goes alone.
         if in_flight > 0 && in_flight + bytes > self.limits.in_flight_bytes {
-            return Err(ProposeError::Overloaded { what: "bytes of proposals", in_flight });
+            return Err(ProposeError::Overloaded { what: ProposeError::BYTES, in_flight });
         }
         Ok(admission)
     }

@@ -65,6 +65,14 @@ pub enum ReplicaError {
         /// Why.
         source: RebuildError,
     },
+    /// The Raft member of the partition cannot be brought up.
+    #[error("the Raft member of group {group}: {source}")]
+    Raft {
+        /// The group.
+        group: GroupId,
+        /// Why.
+        source: std::io::Error,
+    },
 }
 
 impl Replica {
@@ -80,16 +88,6 @@ impl Replica {
         let visible = watch::Sender::new(view.header().applied);
         Ok(Self { group, node, log, view, visible })
     }
-
-    /// The records that readers may see.
-    pub(crate) fn records(&self) -> Records<'_> {
-        Records::visible(&self.log, self.group, &self.visible)
-    }
-
-    /// The newest offset that readers may see.
-    pub(crate) fn visible(&self) -> Offset {
-        *self.visible.borrow()
-    }
 }
 
 /// Applies all that is durable in the log and not yet in the view, after checking that the two belong together.
@@ -100,6 +98,17 @@ pub fn catch_up(
     group: GroupId,
     log: &LogStore,
     view: &View,
+    progress: &mut dyn FnMut(Offset, Offset),
+) -> Result<(), ReplicaError> {
+    catch_up_to(group, log, view, log.bounds(group).durable, progress)
+}
+
+/// As [`catch_up`], as far as a record that is durable.
+pub(crate) fn catch_up_to(
+    group: GroupId,
+    log: &LogStore,
+    view: &View,
+    end: Offset,
     progress: &mut dyn FnMut(Offset, Offset),
 ) -> Result<(), ReplicaError> {
     let bounds = log.bounds(group);
@@ -115,6 +124,6 @@ pub fn catch_up(
             return Err(ReplicaError::OtherLog { group, offset, view: header.chain, log: in_log });
         }
     }
-    view.catch_up(&Records::through(log, group, bounds.durable), progress)
+    view.catch_up(&Records::through(log, group, end), progress)
         .map_err(|source| ReplicaError::CatchUp { group, source })
 }

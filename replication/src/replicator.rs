@@ -1,17 +1,43 @@
-//! The way from a command to a committed and applied record.
+//! The way from a command to a committed record, and to what may be read of it.
+
+use std::io;
+
+use futures_util::future::BoxFuture;
+use odgm_log::{NodeId, Offset};
+use odgm_projections::View;
+use tokio::sync::watch;
 
 use crate::proposal::{Proposal, ProposeError};
+use crate::reading::{Consistency, ReadError};
 
 /// Makes proposals into committed, applied records and answers them.
 ///
 /// Every way keeps this contract: proposals of one partition are given offsets in the order in which they came;
-/// a proposal is answered exactly once, after its record is durable by the partition's rule and applied here; an
-/// answer of [`ProposeError::Unknown`] is the only one after which the record may still appear.
+/// a proposal is answered exactly once, after its record is durable by the partition's rule and applied where it was
+/// proposed; an answer of [`ProposeError::Unknown`] is the only one after which the record may still appear.
 pub(crate) trait Replicator: Send + Sync {
     /// Takes a proposal in. On an error nothing was written, and the proposal's reply has been called with it.
     fn propose(&self, proposal: Proposal);
 
-    /// Takes no more proposals, answers those that were taken in, and returns when that is done.
+    /// Returns when the view here holds all that a read may not miss. None says that it always does.
+    fn confirm(&self, consistency: Consistency) -> Option<BoxFuture<'_, Result<(), ReadError>>>;
+
+    /// The view as it is now; a snapshot that is installed puts another one in its place.
+    fn view(&self) -> View;
+
+    /// The newest offset that is committed and applied here: all that readers may see.
+    fn visible(&self) -> &watch::Sender<Offset>;
+
+    /// Takes a snapshot of the view as it is now, unless there is one. Blocks.
+    fn snapshot(&self) -> io::Result<Offset>;
+
+    /// Asks that records below an offset may be deleted here, which a snapshot has; answers below which they may be now.
+    fn release(&self, below: Offset) -> io::Result<Offset>;
+
+    /// Who makes the proposals of all nodes into records, as far as is known here.
+    fn leader(&self) -> Option<NodeId>;
+
+    /// Takes no more proposals, answers those that were taken in, and returns when that is done. Blocks.
     fn stop(&self, reason: &str);
 
     /// Why no proposals are taken (any more).

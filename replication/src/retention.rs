@@ -5,7 +5,7 @@
 //! a snapshot when enough has been written since the newest; propose to trim up to the newest snapshot that the
 //! policy and the cursors' leases allow; delete what is trimmed, after the view is durable beyond it.
 
-use std::sync::Weak;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use odgm_log::body::{CollectTombstones, Trimmed};
@@ -31,6 +31,8 @@ pub(crate) enum Error {
     #[error(transparent)]
     Source(#[from] odgm_projections::SourceError),
     #[error(transparent)]
+    Replica(#[from] std::io::Error),
+    #[error(transparent)]
     Propose(#[from] crate::proposal::ProposeError),
 }
 
@@ -47,30 +49,33 @@ pub(crate) async fn run(manager: Weak<Manager>, interval: Duration, stopping: Ca
         for collection in manager.collections() {
             let retention = collection.definition().options.retention;
             for partition in collection.partitions().flatten() {
-                if let Err(error) = forget_deletions(&partition, manager.limits.tombstones).await {
-                    tracing::warn!(group = %partition.group(), %error, "old deletions are forgotten later");
-                }
-                if retention.keeps_all() && partition.view().header().floor <= Offset(1) {
-                    continue;
-                }
-                let round = async {
-                    let looked = {
-                        let partition = partition.clone();
-                        blocking(move || look(&partition, retention, Timestamp::now())).await?
-                    };
-                    if let Some(below) = looked {
-                        let body = Body::Trimmed(Trimmed { below });
-                        partition.propose(Payload { cause: Cause::default(), body }).await?;
-                    }
-                    let partition = partition.clone();
-                    blocking(move || delete_trimmed(&partition)).await
-                };
-                if let Err(error) = round.await {
+                if let Err(error) = round(&manager, &partition, retention).await {
                     tracing::warn!(group = %partition.group(), %error, "retention is tried again later");
                 }
             }
         }
     }
+}
+
+/// One round of one partition. Only the leader decides what may go; every replica deletes it.
+async fn round(manager: &Manager, partition: &Arc<Partition>, retention: Retention) -> Result<(), Error> {
+    let leads = partition.leader() == Some(manager.node_id());
+    if leads {
+        forget_deletions(partition, manager.limits.tombstones).await?;
+    }
+    if retention.keeps_all() && partition.view().header().floor <= Offset(1) {
+        return Ok(());
+    }
+    let looked = {
+        let partition = Arc::clone(partition);
+        blocking(move || look(&partition, retention, Timestamp::now())).await?
+    };
+    if let Some(below) = looked.filter(|_| leads) {
+        let body = Body::Trimmed(Trimmed { below });
+        partition.propose(Payload { cause: Cause::default(), body }).await?;
+    }
+    let partition = Arc::clone(partition);
+    blocking(move || delete_trimmed(&partition)).await
 }
 
 /// Forgets the oldest deletions beyond what a partition remembers.
@@ -99,7 +104,7 @@ pub(crate) fn look(
 ) -> Result<Option<Offset>, Error> {
     let view = partition.view();
     if snapshot_due(partition, retention, now)? {
-        let offset = view.snapshot()?;
+        let offset = partition.snapshot()?;
         tracing::info!(class = partition.class(), partition = partition.index(), %offset, "took a snapshot");
     }
     let wanted = first_wanted(partition, retention, now)?;
@@ -121,7 +126,7 @@ fn first_wanted(partition: &Partition, retention: Retention, now: Timestamp) -> 
         });
     }
     if let Some(bytes) = retention.bytes {
-        first = first.max(partition.replica().log.first_within(partition.group(), bytes)?);
+        first = first.max(partition.log().first_within(partition.group(), bytes)?);
     }
     Ok(first)
 }
@@ -157,26 +162,35 @@ fn snapshot_due(partition: &Partition, retention: Retention, now: Timestamp) -> 
     let large = match retention.bytes {
         Some(bytes) => {
             let share = bytes / u64::from(RETENTION_SNAPSHOTS);
-            partition.replica().log.first_within(partition.group(), share)? > since
+            partition.log().first_within(partition.group(), share)? > since
         }
         None => false,
     };
     Ok(old || large)
 }
 
-/// Deletes the records below the floor that apply has noted, and what belongs to them.
+/// Deletes the records below the floor that apply has noted, and what belongs to them; as far as a snapshot of this
+/// replica has what they say.
 pub(crate) fn delete_trimmed(partition: &Partition) -> Result<(), Error> {
     let view = partition.view();
     let floor = view.header().floor;
-    if partition.bounds().first >= floor {
+    let snapshots = view.snapshots();
+    let first = partition.bounds().first;
+    let Some(snapshot) = snapshots.into_iter().filter(|snapshot| snapshot.next() <= floor).max() else {
+        return Ok(());
+    };
+    if first >= snapshot.next() {
         return Ok(());
     }
     // The log below may only go when the view no longer needs it after a crash.
     if view.flush()? < floor {
         return Ok(());
     }
-    partition.replica().log.trim(partition.group(), floor)?;
-    view.drop_snapshots_below(floor.previous())?;
+    if partition.release(snapshot.next())? < snapshot.next() {
+        return Ok(());
+    }
+    partition.log().trim(partition.group(), snapshot.next())?;
+    view.drop_snapshots_below(snapshot)?;
     while view.prune(PRUNE_ROWS)? == PRUNE_ROWS {}
     tracing::info!(class = partition.class(), partition = partition.index(), %floor, "trimmed the log");
     Ok(())
@@ -189,7 +203,6 @@ fn micros(duration: Duration) -> u64 {
 #[cfg(test)]
 mod tests {
     use std::path::Path;
-    use std::sync::Arc;
 
     use odgm_log::body::{Delete, SetValues, Value};
     use odgm_projections::Moment;

@@ -11,8 +11,9 @@ use odgm_projections::{Header, View, ViewOptions};
 
 use crate::catalogue::{Catalogue, DamagedEntry, OBJECT};
 use crate::data_dir::{self, DataDir, Identity};
+use crate::definition::Replication;
 use crate::opening::CATALOGUE_CLASS;
-use crate::replica::{ReplicaError, catch_up};
+use crate::replica::{ReplicaError, catch_up_to};
 
 /// A data directory that no node is running on. Logs are only read; views may be rebuilt from them.
 pub struct StoppedNode {
@@ -27,8 +28,18 @@ pub struct StoppedNode {
 pub struct Stored {
     /// The engine of its views.
     pub engine: Engine,
+    /// Whether its partitions have several replicas.
+    pub replicated: bool,
     /// The group of each partition.
     pub groups: Vec<GroupId>,
+}
+
+/// One partition of a stopped node.
+#[derive(Clone, Copy)]
+struct Place {
+    group: GroupId,
+    engine: Engine,
+    replicated: bool,
 }
 
 /// Why a stopped node's directory cannot be worked on.
@@ -98,14 +109,21 @@ impl StoppedNode {
         &self.collections
     }
 
-    /// The group and engine of one partition.
+    /// The group of one partition.
     ///
     /// # Errors
     /// [`StoppedError::NoPartition`], which lists what there is.
-    pub fn partition(&self, class: &str, partition: u32) -> Result<(GroupId, Engine), StoppedError> {
+    pub fn group(&self, class: &str, partition: u32) -> Result<GroupId, StoppedError> {
+        self.place(class, partition).map(|place| place.group)
+    }
+
+    fn place(&self, class: &str, partition: u32) -> Result<Place, StoppedError> {
         self.collections
             .get(class)
-            .and_then(|stored| Some((*stored.groups.get(partition as usize)?, stored.engine)))
+            .and_then(|stored| {
+                let group = *stored.groups.get(partition as usize)?;
+                Some(Place { group, engine: stored.engine, replicated: stored.replicated })
+            })
             .ok_or_else(|| StoppedError::NoPartition {
                 class: class.to_owned(),
                 partition,
@@ -125,10 +143,11 @@ impl StoppedNode {
         partition: u32,
         progress: &mut dyn FnMut(Offset, Offset),
     ) -> Result<Header, StoppedError> {
-        let (group, engine) = self.partition(class, partition)?;
-        let (old, new) = (self.data.view(group), self.data.scratch(group));
+        let place = self.place(class, partition)?;
+        let end = self.end(place)?;
+        let (old, new) = (self.dir(place)?, self.data.scratch(place.group));
         remove(&new)?;
-        let replaced = self.build(group, engine, &new, progress).and_then(|header| {
+        let replaced = self.build(place, &new, end, progress).and_then(|header| {
             remove(&old)?;
             rename(&new, &old)?;
             Ok(header)
@@ -144,18 +163,19 @@ impl StoppedNode {
     /// Builds a view in an empty place and closes it.
     fn build(
         &self,
-        group: GroupId,
-        engine: Engine,
+        place: Place,
         dir: &Path,
+        end: Offset,
         progress: &mut dyn FnMut(Offset, Offset),
     ) -> Result<Header, StoppedError> {
-        let view = self.open_view(group, engine, dir.to_owned())?;
-        catch_up(group, &self.log, &view, progress)?;
+        let view = self.open_view(place, dir.to_owned())?;
+        catch_up_to(place.group, &self.log, &view, end, progress)?;
         view.flush()?;
         Ok(view.header())
     }
 
-    /// The view of a partition, up to date with its log.
+    /// The view of a partition, up to date with its log. Of several replicas it is made anew: the log may end with
+    /// records that were never committed.
     ///
     /// # Errors
     /// [`StoppedError`].
@@ -165,31 +185,62 @@ impl StoppedNode {
         partition: u32,
         progress: &mut dyn FnMut(Offset, Offset),
     ) -> Result<View, StoppedError> {
-        let (group, engine) = self.partition(class, partition)?;
-        let view = self.open_view(group, engine, self.data.view(group))?;
-        catch_up(group, &self.log, &view, progress)?;
+        self.view_of(self.place(class, partition)?, progress)
+    }
+
+    fn view_of(&self, place: Place, progress: &mut dyn FnMut(Offset, Offset)) -> Result<View, StoppedError> {
+        // Of several replicas the last records may not be committed: they must not get into the view that is kept.
+        let dir = if place.replicated { self.data.scratch(place.group) } else { self.data.view(place.group) };
+        if place.replicated {
+            remove(&dir)?;
+        }
+        let view = self.open_view(place, dir)?;
+        let end = self.log.bounds(place.group).durable;
+        catch_up_to(place.group, &self.log, &view, end, progress)?;
         Ok(view)
     }
 
-    fn open_view(&self, group: GroupId, engine: Engine, dir: PathBuf) -> Result<View, StoppedError> {
+    /// Where the view of a partition is. One with several replicas has a directory for each snapshot that it began at;
+    /// the newest is the one in use.
+    fn dir(&self, place: Place) -> Result<PathBuf, StoppedError> {
+        let dir = self.data.view(place.group);
+        if !place.replicated {
+            return Ok(dir);
+        }
+        let failed = |source| StoppedError::Io { path: dir.display().to_string(), source };
+        let started = crate::raft::newest_view(&dir).map_err(failed)?.unwrap_or(Offset::ZERO);
+        Ok(dir.join(started.to_string()))
+    }
+
+    /// The last record of the log that is known to be committed: what the kept view has, where there are several replicas.
+    fn end(&self, place: Place) -> Result<Offset, StoppedError> {
+        if place.replicated {
+            return Ok(self.open_view(place, self.dir(place)?)?.header().applied);
+        }
+        Ok(self.log.bounds(place.group).durable)
+    }
+
+    fn open_view(&self, place: Place, dir: PathBuf) -> Result<View, StoppedError> {
         let options = ViewOptions {
-            group,
-            engine,
+            group: place.group,
+            engine: place.engine,
             dir,
-            snapshots: self.data.snapshots(group),
+            snapshots: self.data.snapshots(place.group),
             resources: self.resources.clone(),
         };
         Ok(View::open(&options).map_err(ReplicaError::View)?)
     }
 
     fn read_catalogue(&self) -> Result<BTreeMap<String, Stored>, StoppedError> {
-        let dir = self.data.view(GroupId::CATALOGUE);
-        let view = self.open_view(GroupId::CATALOGUE, Engine::RocksDb, dir)?;
-        catch_up(GroupId::CATALOGUE, &self.log, &view, &mut |_, _| {})?;
+        let vote = self.log.get_meta(GroupId::CATALOGUE, crate::raft::VOTE).map_err(ReplicaError::Log)?;
+        let replicated = vote.is_some();
+        let place = Place { group: GroupId::CATALOGUE, engine: Engine::RocksDb, replicated };
+        let view = self.view_of(place, &mut |_, _| {})?;
         let catalogue = Catalogue::read(view.object(OBJECT)?.as_ref())?;
-        let itself = Stored { engine: Engine::RocksDb, groups: vec![GroupId::CATALOGUE] };
+        let itself = Stored { engine: Engine::RocksDb, replicated, groups: vec![GroupId::CATALOGUE] };
         let collections = catalogue.collections.into_iter().map(|(name, placed)| {
-            (name, Stored { engine: placed.definition.options.storage, groups: placed.groups })
+            let replicated = placed.definition.replication == Replication::Raft;
+            (name, Stored { engine: placed.definition.options.storage, replicated, groups: placed.groups })
         });
         Ok(collections.chain([(CATALOGUE_CLASS.to_owned(), itself)]).collect())
     }

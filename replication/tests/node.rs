@@ -9,11 +9,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use odgm_log::body::{CursorMoved, Delete, Trimmed};
-use odgm_log::{Body, Cause, Offset, Payload};
+use odgm_log::store::{self, LogStore};
+use odgm_log::{Body, Cause, GroupId, Offset, Payload};
 use odgm_projections::{ChangeKind, Object, Outcome, RecordSource};
 use odgm_replication::{
-    CATALOGUE_OBJECT, CatalogueError, EventReader, LookupError, Manager, Options, Partition, ProposeError,
-    StartPoint, StoppedNode, StreamError,
+    CatalogueError, EventReader, LookupError, Manager, Options, Partition, ProposeError, StartPoint,
+    StoppedNode, StreamError,
 };
 use support::{collection, definition, put, start};
 
@@ -348,17 +349,31 @@ async fn old_deletions_are_forgotten_and_their_versions_never_come_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_removal_that_a_crash_kept_from_being_noted_is_noted_at_the_next_start() {
+async fn what_a_crash_left_of_a_deleted_collection_goes_at_the_next_start() {
     let dir = tempfile::tempdir().expect("a folder");
     let manager = start(dir.path()).await;
-    // As a crash leaves it after the last data of group 77 have gone.
-    write(manager.catalogue(), put(CATALOGUE_OBJECT, "removing/77", "")).await;
+    let partition = collection(&manager, "c", &[]).await;
+    let deleted = partition.group();
+    manager.delete_collection("c").await.expect("deleted");
+    let kept = collection(&manager, "d", &[]).await.group();
     manager.shutdown().await;
-    drop(manager);
+    drop((partition, manager));
+
+    // As a crash leaves it between the deletion and the removal of the data; and a group that was never given out.
+    let unknown = GroupId(kept.get() + 1);
+    for group in [deleted, unknown] {
+        let view = dir.path().join("views").join(group.to_string());
+        std::fs::create_dir_all(&view).expect("a folder");
+    }
+    let log = LogStore::open(&dir.path().join("log"), store::Options::default()).expect("the log store");
+    log.put_meta(deleted, "a.note", b"left").expect("written");
+    log.close().expect("closed");
+    drop(log);
 
     let manager = start(dir.path()).await;
-    let entry = manager.catalogue().view().value(CATALOGUE_OBJECT, "removing/77").expect("readable");
-    assert_eq!(entry.value, None, "what is not there has been removed");
+    let left = |group: GroupId| dir.path().join("views").join(group.to_string()).exists();
+    assert_eq!((left(deleted), left(kept), left(unknown)), (false, true, true));
+    assert!(!manager.log().groups().contains(&deleted));
     manager.shutdown().await;
 }
 

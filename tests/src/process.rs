@@ -61,12 +61,48 @@ impl Process {
         self.child.wait()
     }
 
+    /// SIGKILL, without waiting; a process that is paused ends too.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub fn begin_to_kill(&mut self) -> io::Result<()> {
+        self.child.kill()
+    }
+
+    /// SIGTERM, without waiting.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub fn begin_to_terminate(&self) -> io::Result<()> {
+        self.signal(Signal::TERM)
+    }
+
+    /// SIGSTOP: the process does nothing, and does not know it, until it is resumed.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub fn pause(&self) -> io::Result<()> {
+        self.signal(Signal::STOP)
+    }
+
+    /// SIGCONT.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub fn resume(&self) -> io::Result<()> {
+        self.signal(Signal::CONT)
+    }
+
+    fn signal(&self, signal: Signal) -> io::Result<()> {
+        Ok(kill_process(Pid::from_child(&self.child), signal)?)
+    }
+
     /// SIGTERM, then waits for the process to end by itself.
     ///
     /// # Errors
     /// When it has not ended within `patience`; it is killed then.
     pub fn terminate(&mut self, patience: Duration) -> crate::Result<ExitStatus> {
-        kill_process(Pid::from_child(&self.child), Signal::TERM)?;
+        self.begin_to_terminate()?;
         self.wait(patience)
     }
 

@@ -95,7 +95,7 @@ pub(crate) fn log(command: LogCommand, context: &mut Context) -> Result<(), Erro
     match command {
         LogCommand::Dump { address, range, directory } => {
             let node = directory.open("odgm partition log")?;
-            let (group, _) = node.partition(&address.class, address.partition.into()).map_err(refused)?;
+            let group = node.group(&address.class, address.partition.into()).map_err(refused)?;
             dump_log(node.log(), group, range, context)
         }
         LogCommand::Verify { address, directory } => {
@@ -153,7 +153,7 @@ fn refused(error: StoppedError) -> Error {
 fn partitions(node: &StoppedNode, address: &ClassAddress) -> Result<Vec<u32>, Error> {
     let only = address.partition.map(u32::from);
     // Also refuses a class that does not exist, by listing what there is.
-    node.partition(&address.class, only.unwrap_or(0)).map_err(refused)?;
+    node.group(&address.class, only.unwrap_or(0)).map_err(refused)?;
     Ok(match (only, node.collections().get(&address.class)) {
         (None, Some(stored)) => (0_u32..).take(stored.groups.len()).collect(),
         (only, _) => only.into_iter().collect(),
@@ -208,7 +208,7 @@ fn verify_logs(address: Option<ClassAddress>, directory: &Directory) -> Result<V
     let node = directory.open(online)?;
     let mut proofs = Vec::new();
     for partition in partitions(&node, &address)? {
-        let (group, _) = node.partition(&address.class, partition).map_err(refused)?;
+        let group = node.group(&address.class, partition).map_err(refused)?;
         proofs.push(verify_log(node.log(), format!("{}/{partition}", address.class), group));
     }
     Ok(proofs)
@@ -250,7 +250,7 @@ fn verify_log(log: &LogStore, name: String, group: GroupId) -> Proof {
 /// Makes the views of partitions again, as many at once as there are cores.
 fn rebuild(node: &StoppedNode, class: &str, partitions: &[u32]) -> Result<Vec<Rebuilt>, Error> {
     let last = |partition: &u32| {
-        let (group, _) = node.partition(class, *partition).map_err(refused)?;
+        let group = node.group(class, *partition).map_err(refused)?;
         Ok(node.log().bounds(group).last.get())
     };
     let bar = progress::steps(partitions.iter().map(last).sum::<Result<_, Error>>()?, "records");

@@ -152,11 +152,21 @@ pub(crate) struct PartitionRow {
     entries: u64,
     chain: String,
     state_hash: String,
+    /// The node that leads it, where it is on several nodes and the node that was asked knows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    leader: Option<u64>,
+    /// The nodes that it is on, where they are several.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    replicas: Vec<u64>,
 }
 
 impl From<v1::Partition> for PartitionRow {
     fn from(partition: v1::Partition) -> Self {
+        let replicas = if partition.replicas.len() > 1 { partition.replicas } else { Vec::new() };
+        let leader = Some(partition.leader).filter(|leader| *leader > 0 && !replicas.is_empty());
         Self {
+            leader,
+            replicas,
             class: partition.cls_id,
             partition: partition.partition_id,
             group: partition.group,
@@ -177,29 +187,37 @@ impl PartitionRow {
     /// So many digits of a hash tell it from others at a glance.
     const SHORT_HASH: usize = 12;
 
+    /// The columns, the last ones only where partitions are on several nodes.
+    const COLUMNS: [&str; 11] = [
+        "PARTITION",
+        "GROUP",
+        "STATE",
+        "FIRST",
+        "DURABLE",
+        "APPLIED",
+        "OBJECTS",
+        "ENTRIES",
+        "CHAIN",
+        "LEADER",
+        "NODES",
+    ];
+    const OF_ONE_NODE: usize = 9;
+
     /// A table of partitions, with the reasons of failures below it.
     pub(crate) fn table(rows: &[Self], style: Style) -> String {
         if rows.is_empty() {
             return "no partitions\n".to_owned();
         }
-        let mut table = Table::new(&[
-            "PARTITION",
-            "GROUP",
-            "STATE",
-            "FIRST",
-            "DURABLE",
-            "APPLIED",
-            "OBJECTS",
-            "ENTRIES",
-            "CHAIN",
-        ]);
+        let is_replicated = rows.iter().any(|row| !row.replicas.is_empty());
+        let columns = if is_replicated { &Self::COLUMNS[..] } else { &Self::COLUMNS[..Self::OF_ONE_NODE] };
+        let mut table = Table::new(columns);
         for row in rows {
             let tint = match row.state.as_str() {
                 "ready" => Tint::Good,
                 "failed" => Tint::Bad,
                 _ => Tint::Notice,
             };
-            table.row(vec![
+            let mut cells: Vec<Cell> = vec![
                 format!("{}/{}", row.class, row.partition).into(),
                 row.group.into(),
                 Cell::from(row.state.as_str()).tinted(tint),
@@ -209,7 +227,13 @@ impl PartitionRow {
                 row.objects.into(),
                 row.entries.into(),
                 row.chain.chars().take(Self::SHORT_HASH).collect::<String>().into(),
-            ]);
+            ];
+            if is_replicated {
+                let nodes: Vec<_> = row.replicas.iter().map(ToString::to_string).collect();
+                cells.push(row.leader.map_or_else(String::new, |leader| leader.to_string()).into());
+                cells.push(nodes.join(" ").into());
+            }
+            table.row(cells);
         }
         let mut text = table.render(style);
         for row in rows {
@@ -240,6 +264,8 @@ pub(crate) mod tests {
             entries: 2_525,
             chain: "6f2b".repeat(16),
             state_hash: "a3c1".repeat(16),
+            leader: 1,
+            replicas: vec![1],
         }
         .into()
     }

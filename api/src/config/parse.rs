@@ -1,10 +1,12 @@
 //! Readers of single values. Each says what it expected when it refuses.
 
+use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 use std::time::Duration;
 
+use odgm_log::NodeId;
 use odgm_proto::oprc::CreateCollectionRequest;
 use odgm_replication::{Definition, NodeName};
 
@@ -82,6 +84,24 @@ pub(super) fn host_and_port(value: &str) -> Result<(), Expected> {
     let parts = value.rsplit_once(':').filter(|(host, _)| !host.is_empty());
     let valid = parts.is_some_and(|(_, port)| port.parse::<u16>().is_ok());
     if valid { Ok(()) } else { Err("host:port, as in 10.0.0.5:8080".into()) }
+}
+
+/// A name that can be part of a Zenoh key.
+pub(super) fn cluster_name(value: &str) -> Result<String, Expected> {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+    let valid = (1..=128).contains(&value.len()) && value.bytes().all(allowed);
+    if valid { Ok(value.to_owned()) } else { Err("1 to 128 of A-Z a-z 0-9 . _ -".into()) }
+}
+
+/// Addresses of nodes, separated by commas.
+pub(super) fn addresses(value: &str) -> Result<BTreeMap<NodeId, String>, Expected> {
+    let one = |text: &str| {
+        let (node, address) = text.trim().split_once('=')?;
+        host_and_port(address).ok()?;
+        Some((NodeName::parse(node)?.node_id(), address.to_owned()))
+    };
+    let addresses = value.split(',').map(one).collect::<Option<_>>();
+    addresses.ok_or_else(|| "NODE=host:port separated by commas, as in 1=10.0.0.5:7448".into())
 }
 
 /// A JSON array of collection definitions.

@@ -2,8 +2,8 @@
 
 use std::net::IpAddr;
 
-use super::Config;
 use super::parse::{self, Expected};
+use super::{Config, cluster};
 
 /// One environment variable.
 #[derive(Debug)]
@@ -16,6 +16,8 @@ pub struct Setting {
     pub meaning: &'static str,
     /// Whether this build acts on it.
     pub effect: Effect,
+    /// Whether a node speaks Zenoh because this is given.
+    pub(super) begins_zenoh: bool,
     /// Checks the value and keeps it.
     pub(super) read: fn(&mut Config, &str) -> Result<(), Expected>,
 }
@@ -31,8 +33,6 @@ pub enum Effect {
     None(&'static str),
 }
 
-/// Clusters of nodes.
-const CLUSTER: Effect = Effect::With("clusters");
 /// Calls of functions.
 const FUNCTIONS: Effect = Effect::With("functions and triggers");
 /// Export of traces and metrics.
@@ -45,13 +45,13 @@ const ALWAYS: Effect = Effect::None("always on");
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
 
-const fn now(
+pub(super) const fn now(
     name: &'static str,
     default: &'static str,
     meaning: &'static str,
     read: fn(&mut Config, &str) -> Result<(), Expected>,
 ) -> Setting {
-    Setting { name, default, meaning, effect: Effect::Now, read }
+    Setting { name, default, meaning, effect: Effect::Now, begins_zenoh: false, read }
 }
 
 /// A setting that new partitions record for the time when there are functions and triggers.
@@ -61,25 +61,25 @@ const fn recorded(
     meaning: &'static str,
     read: fn(&mut Config, &str) -> Result<(), Expected>,
 ) -> Setting {
-    Setting { name, default, meaning, effect: FUNCTIONS, read }
+    Setting { name, default, meaning, effect: FUNCTIONS, begins_zenoh: false, read }
 }
 
 /// A setting that is checked, so that a slip is noticed, and then not kept.
-const fn checked(
+pub(super) const fn checked(
     name: &'static str,
     default: &'static str,
     meaning: &'static str,
     effect: Effect,
     read: fn(&mut Config, &str) -> Result<(), Expected>,
 ) -> Setting {
-    Setting { name, default, meaning, effect, read }
+    Setting { name, default, meaning, effect, begins_zenoh: false, read }
 }
 
 fn text(_: &mut Config, _: &str) -> Result<(), Expected> {
     Ok(())
 }
 
-fn boolean(_: &mut Config, value: &str) -> Result<(), Expected> {
+pub(super) fn boolean(_: &mut Config, value: &str) -> Result<(), Expected> {
     parse::boolean(value).map(drop)
 }
 
@@ -91,8 +91,12 @@ fn millis(_: &mut Config, value: &str) -> Result<(), Expected> {
     parse::millis(value).map(drop)
 }
 
-/// In the order in which they are read and listed.
-pub(super) const SETTINGS: &[Setting] = &[
+/// Every setting, in the order in which they are read and listed.
+pub(super) fn all() -> impl Iterator<Item = &'static Setting> {
+    SETTINGS.iter().chain(cluster::SETTINGS)
+}
+
+const SETTINGS: &[Setting] = &[
     // The node.
     now("ODGM_DATA_DIR", "./data", "folder of everything durable; made if missing", |c, v| {
         c.store.data_dir = v.into();
@@ -143,10 +147,15 @@ pub(super) const SETTINGS: &[Setting] = &[
         },
     ),
     // Log lines.
-    now("RUST_LOG", "info", "log directives, as in info or odgm_api=debug,warn", |c, v| {
-        c.logging.filter = parse::log_filter(v)?;
-        Ok(())
-    }),
+    now(
+        "RUST_LOG",
+        "info,openraft=error,zenoh=warn",
+        "log directives, as in info or odgm_api=debug,warn",
+        |c, v| {
+            c.logging.filter = parse::log_filter(v)?;
+            Ok(())
+        },
+    ),
     now("ODGM_LOG", "", "log directives; wins over RUST_LOG", |c, v| {
         c.logging.filter = parse::log_filter(v)?;
         Ok(())
@@ -340,54 +349,6 @@ pub(super) const SETTINGS: &[Setting] = &[
         Effect::None("an object is read in one scan"),
         count,
     ),
-    // The cluster.
-    checked("ODGM_NODE_ADDR", "", "host:port at which others reach this node", CLUSTER, |_, v| {
-        parse::host_and_port(v)
-    }),
-    checked("ODGM_MEMBERS", "", "numbers or names of the cluster's nodes, by commas", CLUSTER, |_, v| {
-        parse::nodes(v).map(drop)
-    }),
-    checked("ODGM_FORWARD", "true", "pass requests on to the leader of a partition", CLUSTER, boolean),
-    checked("ODGM_MAX_SESSIONS", "1", "Zenoh sessions", CLUSTER, count),
-    checked("ODGM_CAPS_QUERYABLE_ENABLED", "true", "answer Zenoh queries for capabilities", CLUSTER, boolean),
-    checked("ODGM_ZENOH_EVENT_PUBLISH", "false", "publish changes of objects over Zenoh", CLUSTER, boolean),
-    checked(
-        "ODGM_ZENOH_EVENT_LOCALITY",
-        "remote",
-        "who gets those changes: session_local, remote or any",
-        CLUSTER,
-        zenoh_locality,
-    ),
-    checked(
-        "ODGM_MST_SYNC_EVENTS",
-        "false",
-        "publish changes that came from other replicas, too",
-        CLUSTER,
-        boolean,
-    ),
-    checked("OPRC_ZENOH_MODE", "peer", "peer, client or router", CLUSTER, zenoh_mode),
-    checked("OPRC_ZENOH_PORT", "0", "port Zenoh listens on; 0: any free one", CLUSTER, |_, v| {
-        parse::number(v, 0..=u16::MAX).map(drop)
-    }),
-    checked("OPRC_ZENOH_PROTOCOL", "tcp", "protocol Zenoh listens with", CLUSTER, text),
-    checked("OPRC_ZENOH_PEERS", "", "Zenoh endpoints to connect to, by commas", CLUSTER, text),
-    checked("OPRC_ZENOH_GOSSIP_ENABLED", "", "find Zenoh peers by gossip", CLUSTER, boolean),
-    checked("OPRC_ZENOH_GOSSIP_MULTIHOP", "", "pass gossip on over several hops", CLUSTER, boolean),
-    checked("OPRC_ZENOH_LINKSTATE", "false", "route between Zenoh peers by link state", CLUSTER, boolean),
-    checked("OPRC_ZENOH_MAX_SESSIONS", "4096", "incoming Zenoh sessions", CLUSTER, count),
-    checked("OPRC_ZENOH_MAX_LINKS", "16", "links of one Zenoh session", CLUSTER, count),
-    checked("OPRC_ZENOH_BUFFER_SIZE", "", "receive buffer of a Zenoh link, bytes", CLUSTER, count),
-    checked("OPRC_ZENOH_DEFAULT_TIMEOUT", "", "timeout of Zenoh queries, ms", CLUSTER, millis),
-    checked(
-        "OPRC_ZENOH_SCOUTING_MULTICAST_ENABLED",
-        "false",
-        "find Zenoh peers by multicast",
-        CLUSTER,
-        boolean,
-    ),
-    checked("OPRC_ZENOH_ADMINSPACE_ENABLED", "false", "serve Zenoh's admin space", CLUSTER, boolean),
-    checked("OPRC_ZENOH_CONFIG", "", "Zenoh configuration as json5", CLUSTER, text),
-    checked("OPRC_ZENOH_SHARE_SESSION", "", "one Zenoh session for the whole process", CLUSTER, boolean),
     // Telemetry.
     checked("OPRC_SERVICE_NAME", "oprc-odgm", "name of this service in traces", TELEMETRY, text),
     checked("OTEL_SERVICE_NAME", "", "name of this service in traces; wins", TELEMETRY, text),
@@ -400,17 +361,3 @@ pub(super) const SETTINGS: &[Setting] = &[
     checked("OTEL_TRACES_ENABLED", "true", "export traces", TELEMETRY, boolean),
     checked("OTEL_LOGS_ENABLED", "true", "export logs", TELEMETRY, boolean),
 ];
-
-fn zenoh_mode(_: &mut Config, value: &str) -> Result<(), Expected> {
-    match value {
-        "peer" | "client" | "router" => Ok(()),
-        _ => Err("peer, client or router".into()),
-    }
-}
-
-fn zenoh_locality(_: &mut Config, value: &str) -> Result<(), Expected> {
-    match value {
-        "session_local" | "remote" | "any" => Ok(()),
-        _ => Err("session_local, remote or any".into()),
-    }
-}

@@ -128,6 +128,7 @@ fn catalogue(error: &CatalogueError) -> Status {
         CatalogueError::TooManyPartitions { .. } => Status::resource_exhausted(message),
         CatalogueError::Conflict => Status::aborted(message),
         CatalogueError::Propose(error) => return status::from_proposal(error),
+        CatalogueError::Unconfirmed(error) => return not_applied(status::from_read(error)),
         CatalogueError::Read(_) => status::internal(message),
     })
 }

@@ -10,14 +10,14 @@ use crate::identity;
 
 /// A checked write.
 #[derive(Debug)]
-pub(super) struct Command {
+pub(crate) struct Command {
     pub(super) class: String,
     pub(super) partition: u32,
     pub(super) body: Body,
 }
 
 /// `Set`.
-pub(super) fn set(rules: &Rules, request: oprc::SetObjectRequest) -> Result<Command, Status> {
+pub(crate) fn set(rules: &Rules, request: oprc::SetObjectRequest) -> Result<Command, Status> {
     let given = object(rules, request)?;
     let Given { class, partition, object, entries, triggers } = given;
     Ok(Command { class, partition, body: Body::Set(Set { object, entries, triggers }) })
@@ -31,7 +31,7 @@ pub(super) fn merge(rules: &Rules, request: oprc::SetObjectRequest) -> Result<Co
 }
 
 /// `Delete`.
-pub(super) fn delete(rules: &Rules, request: oprc::SingleObjectRequest) -> Result<Command, Status> {
+pub(crate) fn delete(rules: &Rules, request: oprc::SingleObjectRequest) -> Result<Command, Status> {
     let object = rules.identity.object(request.object_id_str, request.object_id, false)?;
     let partition = identity::partition(request.partition_id)?;
     Ok(Command { class: request.cls_id, partition, body: Body::Delete(Delete { object }) })

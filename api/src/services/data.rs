@@ -18,14 +18,13 @@ use tonic::{Request, Response, Status};
 use super::command::{self, Command, Names};
 use super::{Shared, blocking, list};
 use crate::convert::{obj_data, val_data};
-use crate::request;
 use crate::status::{self, Written};
 
 /// The service.
 pub(crate) struct Data(pub(crate) Arc<Shared>);
 
 /// The items of one page.
-type Page<T> = tokio_stream::Iter<vec::IntoIter<Result<T, Status>>>;
+pub(super) type Page<T> = tokio_stream::Iter<vec::IntoIter<Result<T, Status>>>;
 
 #[tonic::async_trait]
 impl DataService for Data {
@@ -33,13 +32,11 @@ impl DataService for Data {
     type ListValuesStream = Page<ValueEnvelope>;
 
     async fn get(&self, request: Request<SingleObjectRequest>) -> Result<Response<ObjectResponse>, Status> {
-        request::check_consistency(request.metadata())?;
-        let request = request.into_inner();
+        let (metadata, _, request) = request.into_parts();
         let id = self.0.rules.identity.object(request.object_id_str, request.object_id, false)?;
-        let partition = self.0.partition(&request.cls_id, request.partition_id)?;
+        let partition = self.0.readable(&metadata, &request.cls_id, request.partition_id).await?;
         // It may be large, and rows that have gathered are written out first.
-        let view = partition.view().clone();
-        let read = id.clone();
+        let (view, read) = (partition.view(), id.clone());
         let object = blocking(move || view.object(&read).map_err(|error| status::from_view(&error))).await?;
         let object = object.ok_or_else(|| Status::not_found(format!("object {id:?} not found")))?;
         let version = object.version;
@@ -50,8 +47,7 @@ impl DataService for Data {
     }
 
     async fn get_value(&self, request: Request<SingleKeyRequest>) -> Result<Response<ValueResponse>, Status> {
-        request::check_consistency(request.metadata())?;
-        let request = request.into_inner();
+        let (metadata, _, request) = request.into_parts();
         let names = Names {
             object: request.object_id_str,
             object_number: request.object_id,
@@ -59,7 +55,7 @@ impl DataService for Data {
             key_number: request.key,
         };
         let (id, key) = names.check(&self.0.rules)?;
-        let partition = self.0.partition(&request.cls_id, request.partition_id)?;
+        let partition = self.0.readable(&metadata, &request.cls_id, request.partition_id).await?;
         let read = partition.view().value(&id, &key).map_err(|error| status::from_view(&error))?;
         Ok(Response::new(ValueResponse {
             value: read.value.map(val_data),
@@ -111,11 +107,10 @@ impl DataService for Data {
         &self,
         request: Request<ListObjectsRequest>,
     ) -> Result<Response<Self::ListObjectsStream>, Status> {
-        request::check_consistency(request.metadata())?;
-        let request = request.into_inner();
-        let partition = self.0.partition(&request.cls_id, request.partition_id)?;
+        let (metadata, _, request) = request.into_parts();
+        let partition = self.0.readable(&metadata, &request.cls_id, request.partition_id).await?;
         let page = list::Objects::checked(&self.0.rules, partition.group(), request)?;
-        let envelopes = blocking(move || page.read(partition.view())).await?;
+        let envelopes = blocking(move || page.read(&partition.view())).await?;
         Ok(Response::new(stream(envelopes)))
     }
 
@@ -123,11 +118,10 @@ impl DataService for Data {
         &self,
         request: Request<ListValuesRequest>,
     ) -> Result<Response<Self::ListValuesStream>, Status> {
-        request::check_consistency(request.metadata())?;
-        let request = request.into_inner();
-        let partition = self.0.partition(&request.cls_id, request.partition_id)?;
+        let (metadata, _, request) = request.into_parts();
+        let partition = self.0.readable(&metadata, &request.cls_id, request.partition_id).await?;
         let page = list::Values::checked(&self.0.rules, partition.group(), request)?;
-        let envelopes = blocking(move || page.read(partition.view())).await?;
+        let envelopes = blocking(move || page.read(&partition.view())).await?;
         Ok(Response::new(stream(envelopes)))
     }
 
@@ -175,14 +169,16 @@ fn acknowledgement(written: &Written) -> Response<EmptyResponse> {
     response
 }
 
-fn stream<T>(page: Vec<T>) -> Page<T> {
+/// The items of a page.
+pub(super) fn stream<T>(page: Vec<T>) -> Page<T> {
     tokio_stream::iter(page.into_iter().map(Ok).collect::<Vec<_>>())
 }
 
 /// The object as it was right after the record at `offset`, which merged it.
 async fn merged(partition: &Arc<Partition>, id: String, offset: Offset) -> Result<ObjData, Status> {
-    let view = partition.view().clone();
-    let read = id.clone();
+    // The leader has applied it; this replica may still be about to.
+    partition.applied(offset).await.map_err(|error| status::applied(offset, &error))?;
+    let (view, read) = (partition.view(), id.clone());
     let current =
         blocking(move || view.object(&read).map_err(|error| status::applied(offset, &error))).await?;
     let object = match current {

@@ -1,7 +1,8 @@
 //! The gRPC services, and what they share.
 
 mod admin;
-mod command;
+mod anywhere;
+pub(crate) mod command;
 mod data;
 mod function;
 mod list;
@@ -11,21 +12,22 @@ mod writes;
 use std::sync::Arc;
 
 use odgm_log::body::Cause;
-use odgm_log::{Body, Payload};
+use odgm_log::{Body, NodeId, Payload};
 use odgm_replication::definition::MAX_NAME_BYTES;
-use odgm_replication::{Collection, LookupError, Manager, Partition};
+use odgm_replication::{Answer, Collection, LookupError, Manager, Partition, ProposeError, ReadError};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 use tonic::metadata::MetadataMap;
 
 pub(crate) use self::admin::Admin;
+pub(crate) use self::anywhere::Anywhere;
+pub(crate) use self::command::Command;
 pub(crate) use self::data::Data;
 pub(crate) use self::function::Functions;
 pub(crate) use self::streams::Streams;
 pub(crate) use self::writes::Writes;
 
-use self::command::Command;
 use crate::config::Limits;
 use crate::convert::Rules;
 use crate::identity::{self, Rule};
@@ -64,8 +66,41 @@ impl Shared {
     /// A collection.
     fn collection(&self, class: &str) -> Result<Arc<Collection>, Status> {
         check_class(class)?;
-        let missing = || lookup(&LookupError::NoCollection { name: class.to_owned() });
-        self.manager.collection(class).ok_or_else(missing)
+        self.manager.collection(class).ok_or_else(|| lookup(&self.manager.missing(class)))
+    }
+
+    /// A partition of which a read may be answered now: nothing is missing that the read may not miss.
+    async fn readable(
+        &self,
+        metadata: &MetadataMap,
+        class: &str,
+        id: impl Into<i64>,
+    ) -> Result<Arc<Partition>, Status> {
+        let asked = request::consistency(metadata)?;
+        let partition = self.partition(class, id)?;
+        let confirmed = partition.confirm(asked.unwrap_or(partition.consistency())).await;
+        confirmed.map_err(|error| match error {
+            ReadError::Elsewhere { leader } => self.tell_leader(status::from_read(&error), leader),
+            _ => status::from_read(&error),
+        })?;
+        Ok(partition)
+    }
+
+    /// What came of a proposal, as the answer to whoever asked for it.
+    pub(crate) fn answer(&self, answer: Answer, is_deletion: bool) -> Result<Written, Status> {
+        let leader = match &answer {
+            Err(ProposeError::NotLeader { leader }) => *leader,
+            _ => None,
+        };
+        let answered = status::answer(answer, is_deletion);
+        answered.map_err(|status| match leader {
+            Some(leader) => self.tell_leader(status, leader),
+            None => status,
+        })
+    }
+
+    fn tell_leader(&self, status: Status, leader: NodeId) -> Status {
+        status::tell_leader(status, leader, self.manager.address(leader).as_deref())
     }
 
     /// Some partitions of a collection: the one asked for, or all.
@@ -84,11 +119,21 @@ impl Shared {
     ) -> Result<(Arc<Partition>, Written), Status> {
         let (partition, payload) =
             request::cause(metadata).and_then(|cause| self.prepare(cause, command?)).map_err(not_applied)?;
-        let written = propose(&partition, payload).await?;
+        let written = self.propose(&partition, payload).await?;
         Ok((partition, written))
     }
 
-    fn prepare(&self, cause: Cause, command: Command) -> Result<(Arc<Partition>, Payload), Status> {
+    /// Makes a payload a record.
+    async fn propose(&self, partition: &Partition, payload: Payload) -> Result<Written, Status> {
+        let is_deletion = matches!(payload.body, Body::Delete(_));
+        self.answer(partition.propose(payload).await, is_deletion)
+    }
+
+    pub(crate) fn prepare(
+        &self,
+        cause: Cause,
+        command: Command,
+    ) -> Result<(Arc<Partition>, Payload), Status> {
         let partition = self.partition(&command.class, command.partition)?;
         Ok((partition, Payload { cause, body: command.body }))
     }
@@ -109,12 +154,6 @@ impl Shared {
     }
 }
 
-/// Makes a payload a record.
-async fn propose(partition: &Partition, payload: Payload) -> Result<Written, Status> {
-    let is_deletion = matches!(payload.body, Body::Delete(_));
-    status::answer(partition.propose(payload).await, is_deletion)
-}
-
 /// Refuses a name that no collection has. Repeated whole, it would not fit into the headers that clients take.
 fn check_class(class: &str) -> Result<(), Status> {
     if class.len() <= MAX_NAME_BYTES {
@@ -131,8 +170,9 @@ fn lookup(error: &LookupError) -> Status {
     let message = error.to_string();
     match error {
         LookupError::NoCollection { .. } | LookupError::NoPartition { .. } => Status::not_found(message),
-        LookupError::Starting { .. } => status::unavailable(message),
+        LookupError::Starting { .. } | LookupError::Joining { .. } => status::unavailable(message),
         LookupError::Failed { .. } => Status::unavailable(message),
+        LookupError::Elsewhere { .. } => Status::failed_precondition(message),
     }
 }
 

@@ -15,11 +15,11 @@ use odgm_proto::odgm::v1::{
     DropCursorRequest, DropCursorResponse, GetAtRequest, GetAtResponse, HistoryRequest, ListCursorsRequest,
     ListCursorsResponse, MoveCursorRequest, MoveCursorResponse, NamedCursor, SubscribeRequest,
 };
-use odgm_replication::{Partition, StreamError};
+use odgm_replication::{Consistency, Partition, StreamError};
 use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::{Request, Response, Status};
 
-use super::{Shared, blocking, propose};
+use super::{Shared, blocking};
 use crate::convert::obj_data;
 use crate::identity::Kind;
 use crate::request;
@@ -47,15 +47,16 @@ impl Service for Streams {
         &self,
         request: Request<HistoryRequest>,
     ) -> Result<Response<Self::HistoryStream>, Status> {
-        history::open(&self.0, request.into_inner()).await.map(Response::new)
+        let (metadata, _, request) = request.into_parts();
+        history::open(&self.0, &metadata, request).await.map(Response::new)
     }
 
     async fn get_at(&self, request: Request<GetAtRequest>) -> Result<Response<GetAtResponse>, Status> {
-        let request = request.into_inner();
+        let (metadata, _, request) = request.into_parts();
         let id = self.0.rules.identity.check(Kind::Object, request.object_id)?;
         let at =
             request.at.ok_or_else(|| Status::invalid_argument("at required: expected offset or time_ms"))?;
-        let partition = self.0.partition(&request.cls_id, request.partition_id)?;
+        let partition = self.0.readable(&metadata, &request.cls_id, request.partition_id).await?;
         blocking(move || get_at(&partition, &id, at)).await.map(Response::new)
     }
 
@@ -65,7 +66,13 @@ impl Service for Streams {
     ) -> Result<Response<MoveCursorResponse>, Status> {
         let (metadata, _, request) = request.into_parts();
         let partition = self.0.partition(&request.cls_id, request.partition_id).map_err(not_applied)?;
-        let (offset, head) = (Offset(request.offset), partition.head());
+        let offset = Offset(request.offset);
+        if offset > partition.head() {
+            // Another replica may have shown it already.
+            let confirmed = partition.confirm(Consistency::Linearizable).await;
+            confirmed.map_err(|error| not_applied(status::from_read(&error)))?;
+        }
+        let head = partition.head();
         if offset > head {
             let message =
                 format!("offset {offset} is beyond the head {head}: expected an offset that has been seen");
@@ -123,7 +130,7 @@ impl Streams {
         let cause = request::cause(metadata).map_err(not_applied)?;
         moved.name =
             self.0.rules.identity.check(Kind::Cursor, moved.name).map_err(|e| not_applied(e.into()))?;
-        propose(partition, Payload { cause, body: Body::CursorMoved(moved) }).await.map(drop)
+        self.0.propose(partition, Payload { cause, body: Body::CursorMoved(moved) }).await.map(drop)
     }
 }
 

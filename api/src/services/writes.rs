@@ -118,8 +118,9 @@ impl Acknowledgements {
                 let place = self.window.wait();
                 let window = Arc::clone(&self.window);
                 let is_deletion = matches!(payload.body, Body::Delete(_));
+                let shared = Arc::clone(&self.shared);
                 partition.submit(payload, move |answer| {
-                    window.fill(place, acknowledge(sequence, status::answer(answer, is_deletion)));
+                    window.fill(place, acknowledge(sequence, shared.answer(answer, is_deletion)));
                 });
             }
             Err(status) => {

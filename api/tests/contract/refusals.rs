@@ -233,8 +233,8 @@ async fn of_administration() {
         .add("create, nothing", client.create_collection(CreateCollectionRequest { collection: None }).await);
     refusals.add("create, no name", client.create_collection(create(named(""))).await);
     refusals.add("create, again", client.create_collection(create(named(THINGS))).await);
-    let raft = oprc::CreateCollectionRequest { shard_type: "raft".into(), ..named("replicated") };
-    refusals.add("create, raft", client.create_collection(create(raft)).await);
+    let mst = oprc::CreateCollectionRequest { shard_type: "mst".into(), ..named("replicated") };
+    refusals.add("create, mst", client.create_collection(create(mst)).await);
     let many = oprc::CreateCollectionRequest { partition_count: 2_000, ..named("many") };
     refusals.add("create, many", client.create_collection(create(many)).await);
     let name = "nothing".to_owned();
@@ -249,7 +249,7 @@ async fn of_administration() {
     create, nothing: InvalidArgument [not-applied] collection required: expected a definition with at least a name
     create, no name: InvalidArgument [not-applied] name: ""; expected 1 to 128 of A-Z a-z 0-9 . _ -
     create, again: AlreadyExists [not-applied] there is a collection "things" already
-    create, raft: InvalidArgument [not-applied] shard_type: this build does not replicate yet, so not by raft; expected basic, none or single
+    create, mst: InvalidArgument [not-applied] shard_type: this build does not replicate by mst yet; expected raft, basic, none or single
     create, many: ResourceExhausted [not-applied] 2000 more partitions beside the 2 of this node; it takes 1024 in all
     describe: NotFound there is no collection "nothing"
     delete: NotFound [not-applied] there is no collection "nothing"

@@ -94,9 +94,8 @@ impl<'a> Dump<'a> {
                 let voters: Vec<_> = set.iter().map(ToString::to_string).collect();
                 writeln!(self.out, "  voters {}", voters.join(" "))?;
             }
-            for (node, address) in membership.nodes {
-                writeln!(self.out, "  node {node} at {address:?}")?;
-            }
+            let nodes: Vec<_> = membership.nodes.iter().map(ToString::to_string).collect();
+            writeln!(self.out, "  nodes {}", nodes.join(" "))?;
         }
         Ok(())
     }

@@ -10,12 +10,15 @@ mod applier;
 mod lane;
 
 use std::collections::HashMap;
+use std::io;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use crossbeam_channel::{Receiver, Sender};
+use futures_util::future::BoxFuture;
 use odgm_log::store::SyncError;
-use odgm_log::{GroupId, Offset};
+use odgm_log::{GroupId, NodeId, Offset};
+use odgm_projections::View;
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
@@ -24,6 +27,7 @@ use self::applier::Applier;
 use self::lane::{Append, InFlight, Lane};
 use crate::limits::Limits;
 use crate::proposal::{Proposal, ProposeError};
+use crate::reading::{Consistency, ReadError};
 use crate::replica::Replica;
 use crate::replicator::Replicator;
 
@@ -67,6 +71,11 @@ impl Workers {
         Ok(Arc::new(Self { runtime, failures, inboxes, threads: Mutex::new(threads) }))
     }
 
+    /// Where those that fail tell of it.
+    pub(crate) fn failed(&self) -> watch::Sender<()> {
+        self.failures.clone()
+    }
+
     /// News of partitions that fail while they run.
     pub(crate) fn failures(&self) -> watch::Receiver<()> {
         self.failures.subscribe()
@@ -101,10 +110,6 @@ impl Local {
         let worker = workers.inbox(replica.group).clone();
         Self { lane: Lane::new(replica, limits, workers.runtime.clone(), workers.failures.clone()), worker }
     }
-
-    pub(crate) fn replica(&self) -> &Replica {
-        &self.lane.replica
-    }
 }
 
 impl Replicator for Local {
@@ -112,6 +117,31 @@ impl Replicator for Local {
         if self.lane.push(proposal) && self.worker.send(Message::Wake(Arc::clone(&self.lane))).is_err() {
             self.lane.fail(&worker_gone());
         }
+    }
+
+    /// One replica alone has nothing fresher to offer than what it has applied.
+    fn confirm(&self, _: Consistency) -> Option<BoxFuture<'_, Result<(), ReadError>>> {
+        None
+    }
+
+    fn view(&self) -> View {
+        self.lane.replica.view.clone()
+    }
+
+    fn visible(&self) -> &watch::Sender<Offset> {
+        &self.lane.replica.visible
+    }
+
+    fn snapshot(&self) -> io::Result<Offset> {
+        self.lane.replica.view.snapshot().map_err(io::Error::other)
+    }
+
+    fn release(&self, below: Offset) -> io::Result<Offset> {
+        Ok(below)
+    }
+
+    fn leader(&self) -> Option<NodeId> {
+        Some(self.lane.replica.node)
     }
 
     fn stop(&self, reason: &str) {

@@ -1,40 +1,52 @@
-//! A member of a group: openraft with our log, our view and our network, and the way in for proposals.
+//! A member of a group: openraft with our log, our view and our network, and the ways in for writes and reads.
 
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::AtomicU64;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
+use odgm_log::body;
 use odgm_log::store::LogStore;
-use odgm_log::{GroupId, NodeId, Offset, Timestamp};
+use odgm_log::{GroupId, NodeId, Offset};
 use odgm_projections::View;
-use openraft::error::{ClientWriteError, ForwardToLeader};
-use openraft::raft::ClientWriteResult;
-use openraft::raft::responder::Responder;
-use openraft::{Config, OptionalSend, Raft, ReadPolicy, SnapshotPolicy};
-use tokio::sync::mpsc;
+use openraft::async_runtime::WatchReceiver as _;
+use openraft::{Config, Raft, SnapshotPolicy};
+use parking_lot::Mutex;
+use tokio::runtime::Handle;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
 
-use super::PROPOSALS_AT_ONCE;
+use super::confirming::{Asker, Reads};
+use super::forwarding::{Arrived, Passed, encode_answers};
+use super::hearing::{Silence, listen};
 use super::incoming::Incoming;
 use super::log::Log;
 use super::machine::{Machine, Place};
 use super::messages::{
-    Request, encode_append_answer, encode_snapshot_answer, encode_transfer_answer, encode_vote_answer,
+    Request, encode_append_answer, encode_confirmation, encode_snapshot_answer, encode_transfer_answer,
+    encode_vote_answer,
 };
 use super::network::Peers;
-use super::types::{Command, LogId, Peer, Types, Vote, invalid, offset};
+use super::proposing::{Proposer, Write};
+use super::types::{LogId, Peer, Types, Vote, index, invalid, offset};
+use super::{DRAIN_PATIENCE, HANDOVER_PATIENCE, RETRY_PAUSE, SNAPSHOT_PATIENCE};
 use crate::manager::blocking;
-use crate::proposal::{Admission, Proposal, ProposeError, Reply};
+use crate::proposal::{Gate, Proposal, ProposeError, Reply};
+use crate::reading::{Consistency, ReadError};
+use crate::replicator::Replicator;
 use crate::transport::Transport;
 
 /// How quickly members notice that one has gone.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Timing {
-    pub(crate) heartbeat: Duration,
+pub struct Timing {
+    /// How often a leader that has nothing to say is heard.
+    pub heartbeat: Duration,
     /// A follower that hears nothing for the lease, which is the longest, and a time between these two calls an election.
-    pub(crate) election: (Duration, Duration),
+    pub election: (Duration, Duration),
 }
 
 impl Default for Timing {
@@ -44,36 +56,48 @@ impl Default for Timing {
     }
 }
 
+/// What a member of a group is brought up with.
+pub(crate) struct Member {
+    pub(crate) group: GroupId,
+    pub(crate) node: NodeId,
+    pub(crate) store: LogStore,
+    pub(crate) place: Place,
+    pub(crate) transport: Arc<dyn Transport>,
+    pub(crate) timing: Timing,
+    /// Counts the writes in flight, those of other nodes included.
+    pub(crate) gate: Arc<Gate>,
+    /// The rules with which the log begins.
+    pub(crate) rules: body::Config,
+    /// Whether what only the leader can do is passed on to it.
+    pub(crate) forward: bool,
+    /// Told when the member fails.
+    pub(crate) failures: watch::Sender<()>,
+}
+
 /// This node's member of a group.
 pub(crate) struct Group {
     id: GroupId,
+    node: NodeId,
     raft: Raft<Types, Machine>,
     machine: Machine,
     incoming: Arc<Incoming>,
-    proposals: mpsc::UnboundedSender<Proposal>,
-}
-
-/// Why a read cannot be answered now.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum ReadError {
-    /// Another node leads, or none.
-    #[error("this node does not lead the group")]
-    NotLeader(Option<NodeId>),
-    /// No quorum answers, or the member has stopped.
-    #[error("no quorum answers: {0}")]
-    NoQuorum(String),
+    gate: Arc<Gate>,
+    writes: mpsc::UnboundedSender<Write>,
+    /// By quorum, and by lease.
+    reads: [Reads; 2],
+    /// What other nodes have passed on.
+    arrived: Mutex<Arrived>,
+    closed: Mutex<Option<ProposeError>>,
+    /// Ended with the member.
+    tasks: Mutex<Vec<JoinHandle<()>>>,
+    runtime: Handle,
 }
 
 impl Group {
     /// Brings the member up. It takes part as soon as the group has been [initialised](Self::initialize) somewhere.
-    pub(crate) async fn start(
-        id: GroupId,
-        node: NodeId,
-        store: LogStore,
-        place: Place,
-        transport: Arc<dyn Transport>,
-        timing: Timing,
-    ) -> io::Result<Arc<Self>> {
+    pub(crate) async fn start(member: Member) -> io::Result<Arc<Self>> {
+        let Member { group: id, node, store, place, transport, timing, gate, rules, forward, failures } =
+            member;
         let incoming = Arc::new(Incoming::new(&place.snapshots));
         let (log, machine) = blocking(move || {
             let log = Log::open(store, id)?;
@@ -82,66 +106,237 @@ impl Group {
         })
         .await?;
         let config = Arc::new(config(id, timing)?);
-        let peers = Peers { transport, group: id, node };
-        let raft = Raft::new(node.0, config, peers, log, machine.clone()).await.map_err(io::Error::other)?;
-        // Bounded by the partition's gate, through which every proposal has come.
-        let (proposals, queue) = mpsc::unbounded_channel();
-        tokio::spawn(propose_all(raft.clone(), node, queue));
-        Ok(Arc::new(Self { id, raft, machine, incoming, proposals }))
+        let silence = Silence::default();
+        let peers = Peers { transport: Arc::clone(&transport), group: id, node, silence: silence.clone() };
+        let raft = Raft::new(node.0, config, peers, log.clone(), machine.clone()).await;
+        let raft = raft.map_err(io::Error::other)?;
+        let mut tasks = vec![tokio::spawn(listen(raft.clone(), silence, timing.election.1))];
+        let reads = [false, true].map(|lease| {
+            let (raft, transport) = (raft.clone(), Arc::clone(&transport));
+            let visible = machine.visible().subscribe();
+            let (reads, task) =
+                Reads::start(Asker { group: id, node, raft, transport, forward, lease, visible });
+            tasks.push(task);
+            reads
+        });
+        // Bounded by the gate, through which every write has come.
+        let (writes, queue) = mpsc::unbounded_channel();
+        let weak = writes.downgrade();
+        let next = AtomicU64::new(getrandom::u64().map_err(|error| io::Error::other(error.to_string()))?);
+        let proposer = Proposer {
+            group: id,
+            node,
+            raft: raft.clone(),
+            log,
+            transport,
+            forward,
+            rules,
+            next,
+            queue: weak,
+        };
+        tasks.push(tokio::spawn(proposer.run(queue)));
+        let mut failure = machine.failure();
+        tokio::spawn(async move {
+            // An error says that the member has gone, and not failed.
+            if failure.wait_for(Option::is_some).await.is_ok() {
+                failures.send_replace(());
+            }
+        });
+        let (arrived, closed) = (Mutex::default(), Mutex::default());
+        let (tasks, runtime) = (Mutex::new(tasks), Handle::current());
+        Ok(Arc::new(Self {
+            id,
+            node,
+            raft,
+            machine,
+            incoming,
+            gate,
+            writes,
+            reads,
+            arrived,
+            closed,
+            tasks,
+            runtime,
+        }))
     }
 
-    /// Makes the group of these members, all of them voters. To be called once, on one of them.
-    pub(crate) async fn initialize(&self, members: &[(NodeId, String)]) -> Result<(), String> {
-        let members: BTreeMap<u64, Peer> =
-            members.iter().map(|(node, address)| (node.0, Peer { address: address.clone() })).collect();
-        self.raft.initialize(members).await.map_err(|error| error.to_string())
+    /// Keeps a task that is to end with the member.
+    pub(crate) fn keep(&self, task: JoinHandle<()>) {
+        self.tasks.lock().push(task);
     }
 
-    /// Takes a proposal in; it is answered when its record is applied here, or refused.
-    pub(crate) fn propose(&self, proposal: Proposal) {
-        if let Err(mpsc::error::SendError(proposal)) = self.proposals.send(proposal) {
-            let reason = "its Raft member has stopped".to_owned();
-            proposal.reply.send(Err(ProposeError::Stopped { reason }));
+    pub(crate) fn id(&self) -> GroupId {
+        self.id
+    }
+
+    /// Makes the group of these members, all of them voters, unless it has been made. Safe on several of them, as long as
+    /// all say the same members.
+    pub(crate) async fn initialize(&self, members: &[NodeId]) -> Result<(), String> {
+        if self.is_initialized().await? {
+            return Ok(());
+        }
+        let members: BTreeMap<u64, Peer> = members.iter().map(|node| (node.0, Peer)).collect();
+        match self.raft.initialize(members).await {
+            Ok(()) => Ok(()),
+            // Another one has done it in the meantime, and told this one.
+            Err(_) if self.is_initialized().await? => Ok(()),
+            Err(error) => Err(error.to_string()),
         }
     }
 
-    /// Returns when the view here holds everything that was acknowledged before the call. Calls at the same time share
-    /// a round of messages.
-    pub(crate) async fn linearizable(&self) -> Result<Offset, ReadError> {
-        match self.raft.ensure_linearizable(ReadPolicy::ReadIndex).await {
-            Ok(read) => Ok(offset(read.log_id().index)),
-            Err(error) => Err(match error.forward_to_leader() {
-                Some(forward) => ReadError::NotLeader(forward.leader_id.map(NodeId)),
-                None => ReadError::NoQuorum(error.to_string()),
-            }),
+    /// Calls an election at once: nobody else is there to wait for.
+    pub(crate) async fn campaign(&self) {
+        if let Err(error) = self.raft.trigger().elect(true).await {
+            tracing::warn!(group = %self.id, %error, "the only member does not campaign");
         }
+    }
+
+    /// Whether the group has members, as far as this one has heard.
+    pub(crate) async fn is_initialized(&self) -> Result<bool, String> {
+        self.raft.is_initialized().await.map_err(|error| error.to_string())
+    }
+
+    /// The members as this one knows them.
+    pub(crate) fn members(&self) -> Vec<NodeId> {
+        let metrics = self.raft.server_metrics();
+        let metrics = metrics.borrow_watched();
+        metrics.membership_config.voter_ids().map(NodeId).collect()
     }
 
     /// Who leads, as far as this member knows.
-    pub(crate) async fn leader(&self) -> Option<NodeId> {
-        self.raft.current_leader().await.map(NodeId)
+    pub(crate) fn leader(&self) -> Option<NodeId> {
+        self.raft.server_metrics().borrow_watched().current_leader.map(NodeId)
     }
 
-    /// The view as it is now.
-    pub(crate) fn view(&self) -> View {
-        self.machine.view()
+    /// Returns when the view here holds everything that was acknowledged before the call.
+    #[cfg(test)]
+    pub(crate) async fn linearizable(&self) -> Result<Offset, ReadError> {
+        self.reads[0].confirm().await
     }
 
+    #[cfg(test)]
     pub(crate) fn raft(&self) -> &Raft<Types, Machine> {
         &self.raft
     }
 
-    /// Ends the member. What was proposed and not answered is answered as unknown.
-    pub(crate) async fn stop(&self) {
-        if let Err(error) = self.raft.shutdown().await {
-            tracing::error!(group = %self.id, %error, "the Raft core ended by a panic");
+    /// Lets another member lead, if this one does; returns when one does or nobody wants to.
+    pub(crate) async fn hand_over(&self) {
+        if self.leader() != Some(self.node) {
+            return;
+        }
+        let since = Instant::now();
+        for other in self.members().into_iter().filter(|other| *other != self.node).cycle() {
+            if since.elapsed() > HANDOVER_PATIENCE
+                || self.raft.trigger().transfer_leader(other.0).await.is_err()
+            {
+                return;
+            }
+            let mut metrics = self.raft.server_metrics();
+            let taken = async {
+                while metrics.borrow_and_update().current_leader == Some(self.node.0) {
+                    if metrics.changed().await.is_err() {
+                        return;
+                    }
+                }
+            };
+            if tokio::time::timeout(HANDOVER_PATIENCE / 4, taken).await.is_ok() {
+                return;
+            }
         }
     }
 
-    /// Answers another member.
-    pub(crate) async fn answer(&self, request: Bytes) -> io::Result<Bytes> {
+    /// Ends the member. What was proposed and not answered is answered as unknown.
+    pub(crate) async fn shutdown(&self) {
+        if let Err(error) = self.raft.shutdown().await {
+            tracing::error!(group = %self.id, %error, "the Raft core ended by a panic");
+        }
+        let tasks = std::mem::take(&mut *self.tasks.lock());
+        for task in tasks {
+            task.abort();
+            // An error says that it was ended, as it should be.
+            drop(task.await);
+        }
+    }
+
+    /// Takes a snapshot that Raft knows of, too: it may be sent to a member that has been away.
+    async fn take_snapshot(&self) -> io::Result<Offset> {
+        let mut metrics = self.raft.data_metrics();
+        let at = self.machine.view().header().applied;
+        let taken =
+            |snapshot: Option<LogId>| snapshot.map(|id| offset(id.index)).filter(|taken| *taken >= at);
+        if let Some(taken) = taken(metrics.borrow_watched().snapshot) {
+            return Ok(taken);
+        }
+        self.raft.trigger().snapshot().await.map_err(io::Error::other)?;
+        let found = async {
+            loop {
+                if let Some(taken) = taken(metrics.borrow_and_update().snapshot) {
+                    return Ok(taken);
+                }
+                metrics.changed().await.map_err(|_| io::Error::other("the member has stopped"))?;
+            }
+        };
+        let late = || io::Error::new(io::ErrorKind::TimedOut, "the snapshot takes too long");
+        tokio::time::timeout(SNAPSHOT_PATIENCE, found).await.map_err(|_| late())?
+    }
+
+    /// Answers another member. Writes are taken in before this returns, so that they stay in order.
+    pub(crate) fn answer(
+        self: &Arc<Self>,
+        from: NodeId,
+        request: Bytes,
+    ) -> BoxFuture<'static, io::Result<Bytes>> {
+        match Request::decode(self.id, request) {
+            Err(error) => std::future::ready(Err(error)).boxed(),
+            // The answer to its first arrival answers it.
+            Ok(Request::Propose { id, .. }) if !self.arrived.lock().is_new(from, id) => {
+                std::future::pending().boxed()
+            }
+            Ok(Request::Propose { writes, .. }) => self.take_in(writes).map(Ok).boxed(),
+            Ok(request) => {
+                let group = Arc::clone(self);
+                async move { group.answer_member(request).await }.boxed()
+            }
+        }
+    }
+
+    /// Takes writes in that another node has passed on; answers all when the last is answered.
+    fn take_in(&self, writes: Vec<Passed>) -> impl Future<Output = Bytes> + Send + use<> {
+        let answers: Vec<_> = writes
+            .into_iter()
+            .map(|write| {
+                let (sender, answer) = oneshot::channel();
+                let reply = Reply::Channel(sender);
+                match self.gate.admit(write.encoded.len()) {
+                    Ok(admission) => self.enter(Write::passed(write, reply, admission)),
+                    Err(error) => reply.send(Err(error)),
+                }
+                answer
+            })
+            .collect();
+        async move {
+            let mut answered = Vec::with_capacity(answers.len());
+            for answer in answers {
+                let lost = || ProposeError::Unknown { reason: "the leader has stopped".to_owned() };
+                answered.push(answer.await.unwrap_or_else(|_| Err(lost())));
+            }
+            encode_answers(&answered)
+        }
+    }
+
+    fn enter(&self, write: Write) {
+        let closed = self.closed.lock().clone();
+        if let Some(error) = closed {
+            write.answer(Err(error));
+        } else if let Err(mpsc::error::SendError(write)) = self.writes.send(write) {
+            let reason = "its Raft member has stopped".to_owned();
+            write.answer(Err(ProposeError::Stopped { reason }));
+        }
+    }
+
+    async fn answer_member(&self, request: Request) -> io::Result<Bytes> {
         let raft = &self.raft;
-        Ok(match Request::decode(self.id, request)? {
+        Ok(match request {
             Request::Append(append) => {
                 encode_append_answer(&raft.append_entries(append).await.map_err(io::Error::other)?)
             }
@@ -166,7 +361,17 @@ impl Group {
             Request::Install { vote, through } => {
                 encode_snapshot_answer(&self.install(vote, through).await?, &[])
             }
+            Request::Confirm { lease } => encode_confirmation(&self.confirm_for_another(lease).await),
+            Request::Propose { .. } => return Err(invalid("writes are taken in elsewhere")),
         })
+    }
+
+    /// A follower's read: only a leader confirms it.
+    async fn confirm_for_another(&self, lease: bool) -> Result<Offset, ReadError> {
+        if self.leader() != Some(self.node) {
+            return Err(ReadError::NoLeader);
+        }
+        self.reads[usize::from(lease)].confirm().await
     }
 
     async fn install(&self, vote: Vote, through: LogId) -> io::Result<Vote> {
@@ -177,6 +382,67 @@ impl Group {
         let incoming = Arc::clone(&self.incoming);
         blocking(move || incoming.release(through)).await?;
         Ok(vote)
+    }
+}
+
+impl Replicator for Arc<Group> {
+    fn propose(&self, proposal: Proposal) {
+        self.enter(Write::new(proposal));
+    }
+
+    fn confirm(&self, consistency: Consistency) -> Option<BoxFuture<'_, Result<(), ReadError>>> {
+        let by_lease = match consistency {
+            Consistency::Linearizable => false,
+            Consistency::Lease => true,
+            Consistency::Local => return None,
+        };
+        let reads = &self.reads[usize::from(by_lease)];
+        Some(reads.confirm().map(|confirmed| confirmed.map(drop)).boxed())
+    }
+
+    fn view(&self) -> View {
+        self.machine.view()
+    }
+
+    fn visible(&self) -> &watch::Sender<Offset> {
+        self.machine.visible()
+    }
+
+    fn snapshot(&self) -> io::Result<Offset> {
+        self.runtime.block_on(self.take_snapshot())
+    }
+
+    fn release(&self, below: Offset) -> io::Result<Offset> {
+        let Some(last) = index(below.previous()) else { return Ok(Offset(1)) };
+        let purged =
+            self.raft.data_metrics().borrow_watched().purged.map_or(Offset::ZERO, |id| offset(id.index));
+        if purged < below.previous() {
+            // Done in the background; the next round finds it done.
+            self.runtime.block_on(self.raft.trigger().purge_log(last)).map_err(io::Error::other)?;
+        }
+        Ok(purged.next().min(below))
+    }
+
+    fn leader(&self) -> Option<NodeId> {
+        Group::leader(self)
+    }
+
+    fn stop(&self, reason: &str) {
+        self.closed.lock().get_or_insert(ProposeError::Stopped { reason: reason.to_owned() });
+        let since = Instant::now();
+        while self.gate.in_flight() > 0 && since.elapsed() < DRAIN_PATIENCE {
+            std::thread::sleep(RETRY_PAUSE);
+        }
+        self.runtime.block_on(self.shutdown());
+    }
+
+    fn failure(&self) -> Option<ProposeError> {
+        let failed = self.machine.failure().borrow().clone().map(|reason| ProposeError::Stopped { reason });
+        failed.or_else(|| self.closed.lock().clone())
+    }
+
+    fn has_failed(&self) -> bool {
+        self.machine.failure().borrow().is_some()
     }
 }
 
@@ -196,92 +462,4 @@ fn config(id: GroupId, timing: Timing) -> io::Result<Config> {
         ..Config::default()
     };
     config.validate().map_err(invalid)
-}
-
-/// Hands proposals to openraft in the order in which they came.
-async fn propose_all(
-    raft: Raft<Types, Machine>,
-    origin: NodeId,
-    mut queue: mpsc::UnboundedReceiver<Proposal>,
-) {
-    let mut batch = Vec::new();
-    while queue.recv_many(&mut batch, PROPOSALS_AT_ONCE).await > 0 {
-        let stamp = Timestamp::now();
-        for Proposal { kind, encoded, reply, admission, .. } in batch.drain(..) {
-            let command = Command { stamp, origin, kind, encoded };
-            // An error drops the responder, which answers by itself.
-            drop(raft.client_write_ff(command, Some(answering(reply, admission))).await);
-        }
-    }
-}
-
-fn answering(reply: Reply, admission: Admission) -> Callback<ClientWriteResult<Types>> {
-    Callback::new(move |written: Option<ClientWriteResult<Types>>| {
-        drop(admission);
-        reply.send(match written {
-            Some(Ok(written)) => Ok(written.data),
-            Some(Err(ClientWriteError::ForwardToLeader(ForwardToLeader {
-                leader_id, leader_node, ..
-            }))) => {
-                let leader = leader_id.map(|id| (NodeId(id), leader_node.unwrap_or_default().address));
-                Err(ProposeError::NotLeader { leader })
-            }
-            Some(Err(error)) => Err(ProposeError::Unknown { reason: error.to_string() }),
-            None => Err(ProposeError::Unknown { reason: "the Raft member has stopped".to_owned() }),
-        });
-    })
-}
-
-/// What openraft calls with the outcome of a write; with nothing if it drops it.
-pub(crate) struct Callback<T> {
-    call: Option<Box<dyn FnOnce(Option<T>) + Send>>,
-}
-
-impl<T> Callback<T> {
-    fn new(call: impl FnOnce(Option<T>) + Send + 'static) -> Self {
-        Self { call: Some(Box::new(call)) }
-    }
-}
-
-impl<T: OptionalSend + 'static> Responder<Types, T> for Callback<T> {
-    fn on_complete(mut self, outcome: T) {
-        if let Some(call) = self.call.take() {
-            call(Some(outcome));
-        }
-    }
-}
-
-impl<T> Drop for Callback<T> {
-    fn drop(&mut self) {
-        if let Some(call) = self.call.take() {
-            call(None);
-        }
-    }
-}
-
-/// The groups of a node, by id: who answers the other nodes.
-#[derive(Default)]
-pub(crate) struct Groups {
-    groups: parking_lot::RwLock<BTreeMap<GroupId, Arc<Group>>>,
-}
-
-impl Groups {
-    pub(crate) fn add(&self, group: Arc<Group>) {
-        self.groups.write().insert(group.id, group);
-    }
-}
-
-impl crate::transport::Service for Groups {
-    fn answer(
-        &self,
-        from: NodeId,
-        group: GroupId,
-        request: Bytes,
-    ) -> BoxFuture<'static, Result<Bytes, String>> {
-        let found = self.groups.read().get(&group).cloned();
-        Box::pin(async move {
-            let found = found.ok_or_else(|| format!("group {group} has no member on this node"))?;
-            found.answer(request).await.map_err(|error| format!("the request of node {from}: {error}"))
-        })
-    }
 }

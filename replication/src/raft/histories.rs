@@ -12,6 +12,7 @@ use odgm_projections::Outcome;
 use parking_lot::Mutex;
 
 use super::scenarios::{ALL, Cluster};
+use crate::replicator::Replicator as _;
 use crate::transport::memory::Weather;
 
 type Done = Operation<Input, Output>;
@@ -28,6 +29,8 @@ const STEPS: usize = 20_000_000;
 
 struct Run {
     cluster: Cluster,
+    /// Whether nodes pass on to the leader what only it can do.
+    forward: bool,
     begun: Instant,
     over: AtomicBool,
     /// Values are never written twice, so that a read tells which write it saw.
@@ -52,12 +55,13 @@ impl Run {
         u64::try_from(self.begun.elapsed().as_nanos()).unwrap_or(u64::MAX)
     }
 
-    /// One client: asks whom it believes to lead, and anybody if it was told nothing.
+    /// One client: asks anybody where nodes pass requests on, else whom it believes to lead.
     async fn client(self: Arc<Self>, mut random: Random) {
         let mut seen = [0; OBJECTS.len()];
         while !self.over.load(Ordering::Relaxed) {
             let node = ALL[usize::try_from(random.below(3)).unwrap_or(0)];
-            let node = self.cluster.group(node).leader().await.unwrap_or(node);
+            let leader = self.cluster.group(node).leader().filter(|_| !self.forward);
+            let node = leader.unwrap_or(node);
             let object = usize::try_from(random.below(3)).unwrap_or(0);
             let input = self.input(&mut random, seen[object]);
             let called = self.now();
@@ -139,7 +143,7 @@ impl Run {
             let network = self.cluster.network();
             let node = ALL[usize::try_from(random.below(3)).unwrap_or(0)];
             // Whoever it believes to lead: that is where it hurts.
-            let leader = self.cluster.group(node).leader().await.unwrap_or(node);
+            let leader = self.cluster.group(node).leader().unwrap_or(node);
             match kind {
                 0 => network.isolate(leader),
                 1 => ALL.into_iter().for_each(|other| network.cut(leader, other)),
@@ -169,12 +173,13 @@ enum Asked {
 }
 
 /// Answers whether it was decided for every object.
-async fn story(seed: u64) -> bool {
-    let cluster = Cluster::start(seed).await;
+async fn story(seed: u64, forward: bool) -> bool {
+    let cluster = if forward { Cluster::start_forwarding(seed).await } else { Cluster::start(seed).await };
     let leader = cluster.leader_of(&ALL).await;
     let first_term = cluster.group(leader).view().header().term;
     let run = Arc::new(Run {
         cluster,
+        forward,
         begun: Instant::now(),
         over: AtomicBool::new(false),
         values: AtomicU64::new(1),
@@ -214,11 +219,20 @@ async fn story(seed: u64) -> bool {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_clients_see_while_nodes_are_cut_off_is_linearizable() {
+async fn what_clients_of_the_leader_see_while_nodes_are_cut_off_is_linearizable() {
+    decided(false).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_clients_of_any_node_see_while_nodes_are_cut_off_is_linearizable() {
+    decided(true).await;
+}
+
+async fn decided(forward: bool) {
     let seed: u64 = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(7);
     // An undecided history says nothing, so another one is asked.
     for seed in seed..seed + 3 {
-        if story(seed).await {
+        if story(seed, forward).await {
             return;
         }
     }

@@ -61,6 +61,8 @@ struct Shared {
     snapshots: Mutex<()>,
     /// The newest offset that is committed and applied here.
     visible: watch::Sender<Offset>,
+    /// Why nothing more is applied.
+    failure: watch::Sender<Option<String>>,
 }
 
 struct Current {
@@ -100,7 +102,8 @@ impl Machine {
         }
         let visible = watch::Sender::new(header.applied);
         let view = RwLock::new(current);
-        let shared = Shared { log, place, view, snapshots: Mutex::default(), visible };
+        let (snapshots, failure) = (Mutex::default(), watch::Sender::default());
+        let shared = Shared { log, place, view, snapshots, visible, failure };
         shared.remove_old_views();
         Ok(Self { shared: Arc::new(shared) })
     }
@@ -112,7 +115,17 @@ impl Machine {
 
     /// The view as it is now. After a snapshot was installed it is another one.
     pub(crate) fn view(&self) -> View {
-        self.shared.view.read().view.clone()
+        self.shared.view()
+    }
+
+    /// The newest offset that is committed and applied here.
+    pub(crate) fn visible(&self) -> &watch::Sender<Offset> {
+        &self.shared.visible
+    }
+
+    /// Set, once, when something could not be applied or installed: this member then does nothing more.
+    pub(crate) fn failure(&self) -> watch::Receiver<Option<String>> {
+        self.shared.failure.subscribe()
     }
 }
 
@@ -141,6 +154,19 @@ impl Current {
 impl Shared {
     fn view(&self) -> View {
         self.view.read().view.clone()
+    }
+
+    /// Lets an error be known to those who ask for the state of the partition, too.
+    fn noting<T>(&self, outcome: io::Result<T>) -> io::Result<T> {
+        if let Err(error) = &outcome {
+            tracing::error!(group = %self.log.group(), %error, "the replica can apply nothing more");
+            self.failure.send_if_modified(|failure| {
+                let first = failure.is_none();
+                failure.get_or_insert_with(|| error.to_string());
+                first
+            });
+        }
+        outcome
     }
 
     /// Applies records that are durable here.
@@ -238,8 +264,8 @@ fn go_on_behind(log: &Log, view: &View, at: Offset) -> io::Result<()> {
     log.go_on_behind(through, header.chain)
 }
 
-/// The view that was started last.
-fn newest(views: &Path) -> io::Result<Option<Offset>> {
+/// Where the view began that is in use, of those in a directory: the one that began last.
+pub(crate) fn newest(views: &Path) -> io::Result<Option<Offset>> {
     std::fs::create_dir_all(views)?;
     let mut newest = None;
     for entry in std::fs::read_dir(views)? {
@@ -311,7 +337,7 @@ impl RaftStateMachine<Types> for Machine {
                 self.shared.log.durable(offset(last.log_id.index)).await?;
             }
             let shared = Arc::clone(&self.shared);
-            let applied = blocking(move || shared.apply(entries)).await?;
+            let applied = blocking(move || shared.noting(shared.apply(entries))).await?;
             for (responder, applied) in responders.into_iter().zip(applied) {
                 if let Some(responder) = responder {
                     responder.send(applied);
@@ -332,7 +358,7 @@ impl RaftStateMachine<Types> for Machine {
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: SnapshotFiles) -> io::Result<()> {
         let through = meta.last_log_id.ok_or_else(|| invalid("a snapshot of nothing cannot be installed"))?;
         let shared = Arc::clone(&self.shared);
-        blocking(move || shared.install(through, &snapshot.dir)).await
+        blocking(move || shared.noting(shared.install(through, &snapshot.dir))).await
     }
 
     async fn get_current_snapshot(&mut self) -> io::Result<Option<Snapshot>> {

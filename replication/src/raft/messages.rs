@@ -13,19 +13,23 @@
 //! | 5 snapshot | vote, last log id, files: name, bytes (u64), blake3 | vote; number of files (u32), bytes held of each (u64) |
 //! | 6 piece | vote, last log id, file (u32), where (u64), bytes | vote |
 //! | 7 install | vote, last log id | vote |
+//! | 8 propose | id (u64), number of writes (u32), writes | number of answers (u32), answers; see [`super::forwarding`] |
+//! | 9 confirm | 1 if the lease is enough, else 0 | 0, offset (u64); 1 not the leader; 2 not confirmed, why |
 
 use std::io;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use odgm_log::envelope::{decode_stored, encode_stored};
-use odgm_log::{GroupId, Hash};
+use odgm_log::{GroupId, Hash, Offset};
 use openraft::impls::leader_id_std::LeaderId;
 use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, TransferLeaderError, TransferLeaderRequest,
     TransferLeaderResponse, VoteRequest, VoteResponse,
 };
 
+use super::forwarding::{Passed, get_writes, put_writes};
 use super::types::{LogId, Types, Vote, invalid, offset, to_entry, to_record};
+use crate::reading::ReadError;
 
 const VERSION: u8 = 1;
 
@@ -39,6 +43,8 @@ pub(super) enum Request {
     Snapshot { vote: Vote, through: LogId, files: Vec<File> },
     Piece { vote: Vote, through: LogId, file: u32, at: u64, bytes: Bytes },
     Install { vote: Vote, through: LogId },
+    Propose { id: u64, writes: Vec<Passed> },
+    Confirm { lease: bool },
 }
 
 /// A file of a snapshot.
@@ -94,6 +100,15 @@ impl Request {
                 put_bytes(&bytes, &mut out);
             }
             Self::Install { vote, through } => put_snapshot(7, &vote, through, &mut out),
+            Self::Propose { id, writes } => {
+                out.put_u8(8);
+                out.put_u64(id);
+                put_writes(&writes, &mut out);
+            }
+            Self::Confirm { lease } => {
+                out.put_u8(9);
+                out.put_u8(u8::from(lease));
+            }
         }
         Ok(out.freeze())
     }
@@ -127,6 +142,8 @@ impl Request {
                     bytes: get_bytes(input)?,
                 },
                 7 => Self::Install { vote: get_vote(input)?, through: get_log_id(input)? },
+                8 => Self::Propose { id: input.try_get_u64()?, writes: get_writes(input)? },
+                9 => Self::Confirm { lease: get_bool(input)? },
                 kind => return Err(invalid(format!("there is no request of kind {kind}"))),
             })
         })
@@ -297,7 +314,7 @@ fn get_some_log_id(input: &mut Bytes) -> io::Result<Option<LogId>> {
     if get_bool(input)? { get_log_id(input).map(Some) } else { Ok(None) }
 }
 
-fn get_bool(input: &mut Bytes) -> io::Result<bool> {
+pub(super) fn get_bool(input: &mut Bytes) -> io::Result<bool> {
     match input.try_get_u8()? {
         0 => Ok(false),
         1 => Ok(true),
@@ -305,12 +322,12 @@ fn get_bool(input: &mut Bytes) -> io::Result<bool> {
     }
 }
 
-fn put_bytes(bytes: &[u8], out: &mut BytesMut) {
+pub(super) fn put_bytes(bytes: &[u8], out: &mut BytesMut) {
     put_length(bytes.len(), out);
     out.put_slice(bytes);
 }
 
-fn get_bytes(input: &mut Bytes) -> io::Result<Bytes> {
+pub(super) fn get_bytes(input: &mut Bytes) -> io::Result<Bytes> {
     let length = input.try_get_u32()? as usize;
     if length > input.len() {
         return Err(invalid(format!("{length} bytes were announced, {} are there", input.len())));
@@ -318,14 +335,45 @@ fn get_bytes(input: &mut Bytes) -> io::Result<Bytes> {
     Ok(input.split_to(length))
 }
 
-fn put_length(length: usize, out: &mut BytesMut) {
+pub(super) fn put_length(length: usize, out: &mut BytesMut) {
     // What is sent is bounded far below: entries and pieces by the limits of this module.
     #[allow(clippy::cast_possible_truncation)]
     out.put_u32(length as u32);
 }
 
+/// What the leader says of a read: everything up to the offset has to be in the view that answers it.
+pub(super) fn encode_confirmation(confirmed: &Result<Offset, ReadError>) -> Bytes {
+    let mut out = BytesMut::with_capacity(16);
+    match confirmed {
+        Ok(offset) => {
+            out.put_u8(0);
+            out.put_u64(offset.get());
+        }
+        Err(ReadError::NoLeader | ReadError::Elsewhere { .. }) => out.put_u8(1),
+        Err(error) => {
+            out.put_u8(2);
+            put_bytes(error.to_string().as_bytes(), &mut out);
+        }
+    }
+    out.freeze()
+}
+
+pub(super) fn decode_confirmation(bytes: Bytes) -> io::Result<Result<Offset, ReadError>> {
+    whole(bytes, |input| {
+        Ok(match input.try_get_u8()? {
+            0 => Ok(Offset(input.try_get_u64()?)),
+            1 => Err(ReadError::NoLeader),
+            2 => {
+                let reason = String::from_utf8(get_bytes(input)?.into()).map_err(invalid)?;
+                Err(ReadError::Unconfirmed { reason })
+            }
+            other => return Err(invalid(format!("there is no confirmation of kind {other}"))),
+        })
+    })
+}
+
 /// Takes all of a message apart.
-fn whole<T>(mut bytes: Bytes, parse: impl FnOnce(&mut Bytes) -> io::Result<T>) -> io::Result<T> {
+pub(super) fn whole<T>(mut bytes: Bytes, parse: impl FnOnce(&mut Bytes) -> io::Result<T>) -> io::Result<T> {
     let parsed = parse(&mut bytes)?;
     if bytes.is_empty() { Ok(parsed) } else { Err(invalid(format!("{} bytes are left over", bytes.len()))) }
 }

@@ -3,21 +3,36 @@
 //! Only this module names openraft. It is an alpha and pinned; `docs/adr/0007-raft-by-openraft.md` says why, and what
 //! to do when it has to be replaced.
 
+mod confirming;
+mod forwarding;
 mod group;
+mod groups;
+mod hearing;
 mod incoming;
 mod log;
 mod machine;
 mod messages;
 mod network;
 mod notes;
+mod proposing;
 mod types;
 
+#[cfg(test)]
 mod conformance;
+#[cfg(test)]
 mod histories;
+#[cfg(test)]
 mod installing;
+#[cfg(test)]
 mod scenarios;
 
 use std::time::Duration;
+
+pub use self::group::Timing;
+pub(crate) use self::group::{Group, Member};
+pub(crate) use self::groups::{Groups, NODE};
+pub(crate) use self::machine::{Place, newest as newest_view};
+pub(crate) use self::notes::VOTE;
 
 /// Entries that openraft is given at once.
 const READ_RECORDS: usize = 4_096;
@@ -31,7 +46,7 @@ const APPLY_RECORDS: usize = 1_024;
 /// Payload bytes after which a batch that is applied ends.
 const APPLY_BYTES: usize = 4 << 20;
 
-/// Proposals that are handed to openraft under one stamp.
+/// Proposals that are handed to openraft under one stamp, or to the leader in one message.
 const PROPOSALS_AT_ONCE: usize = 1_024;
 
 /// Bytes of a snapshot's file that one message carries.
@@ -39,3 +54,33 @@ const PIECE_BYTES: u64 = 512 << 10;
 
 /// How long the other side may take over one message of a snapshot.
 const PIECE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long writes and reads wait for somebody to lead.
+const LEADER_PATIENCE: Duration = Duration::from_secs(3);
+
+/// How long the leader may take over writes that were passed on to it. After that nobody knows what became of them.
+const FORWARD_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long the confirmation of reads may take.
+const CONFIRM_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Questions to the quorum at once, for the reads of one group and level; reads that come meanwhile share the next.
+const READ_ROUNDS: usize = 2;
+
+/// Reads that share one question.
+const READS_AT_ONCE: usize = 4_096;
+
+/// How long what found no leader waits before it is tried again.
+const RETRY_PAUSE: Duration = Duration::from_millis(20);
+
+/// How long a member that stops waits for another one to lead.
+const HANDOVER_PATIENCE: Duration = Duration::from_secs(2);
+
+/// How long a member that stops waits for the writes that it has taken in.
+const DRAIN_PATIENCE: Duration = Duration::from_secs(2);
+
+/// How long a snapshot may take before whoever asked for it goes on without.
+const SNAPSHOT_PATIENCE: Duration = Duration::from_secs(60);
+
+/// Messages with writes of another node that are remembered, so that one that arrives twice is taken in once.
+const REMEMBERED_MESSAGES: usize = 4_096;

@@ -16,6 +16,7 @@ use openraft::raft::{
 };
 use openraft::{OptionalSend, RPCTypes, RaftNetworkFactory, RaftNetworkV2};
 
+use super::hearing::Silence;
 use super::machine::{Snapshot, SnapshotFiles};
 use super::messages::{
     File, Request, decode_append_answer, decode_snapshot_answer, decode_transfer_answer, decode_vote_answer,
@@ -30,17 +31,18 @@ pub(super) struct Peers {
     pub(super) transport: Arc<dyn Transport>,
     pub(super) group: GroupId,
     pub(super) node: NodeId,
+    pub(super) silence: Silence,
 }
 
 impl Peers {
-    fn connect(&self, target: u64, peer: &Peer, class: Class) -> Connection {
+    fn connect(&self, target: u64, class: Class) -> Connection {
         Connection {
             transport: Arc::clone(&self.transport),
             group: self.group,
             node: self.node,
             to: NodeId(target),
-            address: peer.address.clone(),
             class,
+            silence: self.silence.clone(),
         }
     }
 }
@@ -48,16 +50,16 @@ impl Peers {
 impl RaftNetworkFactory<Types> for Peers {
     type Network = Connection;
 
-    async fn new_client(&mut self, target: u64, peer: &Peer) -> Connection {
-        self.connect(target, peer, Class::Log)
+    async fn new_client(&mut self, target: u64, _: &Peer) -> Connection {
+        self.connect(target, Class::Log)
     }
 
-    async fn new_heartbeat_client(&mut self, target: u64, peer: &Peer) -> Connection {
-        self.connect(target, peer, Class::Urgent)
+    async fn new_heartbeat_client(&mut self, target: u64, _: &Peer) -> Connection {
+        self.connect(target, Class::Urgent)
     }
 
-    async fn new_snapshot_client(&mut self, target: u64, peer: &Peer) -> Connection {
-        self.connect(target, peer, Class::Bulk)
+    async fn new_snapshot_client(&mut self, target: u64, _: &Peer) -> Connection {
+        self.connect(target, Class::Bulk)
     }
 }
 
@@ -67,8 +69,8 @@ pub(super) struct Connection {
     group: GroupId,
     node: NodeId,
     to: NodeId,
-    address: String,
     class: Class,
+    silence: Silence,
 }
 
 impl Connection {
@@ -81,8 +83,8 @@ impl Connection {
     ) -> Result<Bytes, RPCError<Types>> {
         let request =
             request.encode(self.group).map_err(|error| RPCError::Network(NetworkError::new(&error)))?;
-        let (to, address, group) = (self.to, self.address.clone(), self.group);
-        let answer = self.transport.call(Call { to, address, class, group, request, within }).await;
+        let (to, group) = (self.to, self.group);
+        let answer = self.transport.call(Call { to, class, group, request, within }).await;
         answer.map_err(|error| match error {
             CallError::Unreachable { .. } => RPCError::Unreachable(Unreachable::new(&error)),
             CallError::Timeout { .. } => {
@@ -162,6 +164,10 @@ impl RaftNetworkV2<Types> for Connection {
         append: AppendEntriesRequest<Types>,
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<Types>, RPCError<Types>> {
+        if self.silence.is_kept() {
+            let kept = io::Error::other("no quorum answers this leader, so it is silent");
+            return Err(RPCError::Unreachable(Unreachable::new(&kept)));
+        }
         let action = RPCTypes::AppendEntries;
         let answer = self.ask(Request::Append(append), self.class, option.soft_ttl(), action).await?;
         decode_append_answer(answer).map_err(|error| unreadable(&error))

@@ -15,7 +15,7 @@ use openraft::impls::leader_id_std::LeaderId;
 
 use super::types::{LogId, Vote, invalid};
 
-pub(super) const VOTE: &str = "raft.vote";
+pub(crate) const VOTE: &str = "raft.vote";
 pub(super) const PURGED: &str = "raft.purged";
 pub(super) const INSTALLING: &str = "raft.installing";
 

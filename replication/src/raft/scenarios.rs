@@ -4,18 +4,21 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use odgm_log::body::{SetValues, Value};
+use odgm_log::body::{Config, SetValues, Value};
 use odgm_log::store::{LogStore, Options};
 use odgm_log::{Body, Cause, GroupId, NodeId, Offset, Payload};
 use odgm_projections::storage::{Engine, Resources};
 use odgm_projections::{Applied, Header};
 use openraft::async_runtime::WatchReceiver as _;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
-use super::group::{Group, Groups, Timing};
+use super::group::{Group, Member, Timing};
+use super::groups::Groups;
 use super::machine::Place;
 use crate::limits::Limits;
 use crate::proposal::{Answer, Gate, Proposal, ProposeError, Reply};
+use crate::reading::{Consistency, ReadError};
+use crate::replicator::Replicator as _;
 use crate::transport::memory::{Network, Weather};
 
 const GROUP: GroupId = GroupId(5);
@@ -27,25 +30,35 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub(super) struct Cluster {
     dir: tempfile::TempDir,
     network: Network,
-    members: BTreeMap<NodeId, Member>,
+    members: BTreeMap<NodeId, Node>,
     gate: Arc<Gate>,
+    /// Whether nodes pass on to the leader what only it can do.
+    forward: bool,
 }
 
-struct Member {
+struct Node {
     group: Arc<Group>,
     store: LogStore,
 }
 
 impl Cluster {
     pub(super) async fn start(seed: u64) -> Self {
+        Self::start_with(seed, false).await
+    }
+
+    /// As [`Self::start`], of nodes that pass on to the leader what only it can do.
+    pub(super) async fn start_forwarding(seed: u64) -> Self {
+        Self::start_with(seed, true).await
+    }
+
+    async fn start_with(seed: u64, forward: bool) -> Self {
         let dir = tempfile::tempdir().expect("a folder");
         let gate = Gate::new(Limits::default());
-        let mut cluster = Self { dir, network: Network::new(seed), members: BTreeMap::new(), gate };
+        let mut cluster = Self { dir, network: Network::new(seed), members: BTreeMap::new(), gate, forward };
         for node in [1, 2, 3] {
             cluster.begin(NodeId(node)).await;
         }
-        let members = [1, 2, 3].map(|node| (NodeId(node), format!("memory/{node}")));
-        cluster.group(NodeId(1)).initialize(&members).await.expect("initialised");
+        cluster.group(NodeId(1)).initialize(&ALL).await.expect("initialised");
         cluster
     }
 
@@ -60,20 +73,30 @@ impl Cluster {
             snapshots: dir.join("snapshots"),
             resources: Resources::default(),
         };
-        let transport = Arc::new(self.network.endpoint(node));
-        let group = Group::start(GROUP, node, store.clone(), place, transport, Timing::default()).await;
-        let group = group.expect("a member");
+        let member = Member {
+            group: GROUP,
+            node,
+            store: store.clone(),
+            place,
+            transport: Arc::new(self.network.endpoint(node)),
+            timing: Timing::default(),
+            gate: Arc::clone(&self.gate),
+            rules: Config::default(),
+            forward: self.forward,
+            failures: watch::Sender::new(()),
+        };
+        let group = Group::start(member).await.expect("a member");
         let groups = Arc::new(Groups::default());
         groups.add(Arc::clone(&group));
         self.network.join(node, groups);
-        self.members.insert(node, Member { group, store });
+        self.members.insert(node, Node { group, store });
     }
 
     /// Ends a node; what it has on disk stays.
     async fn end(&mut self, node: NodeId) {
         self.network.leave(node);
-        if let Some(Member { group, store }) = self.members.remove(&node) {
-            group.stop().await;
+        if let Some(Node { group, store }) = self.members.remove(&node) {
+            group.shutdown().await;
             store.close().expect("closed");
         }
     }
@@ -99,7 +122,8 @@ impl Cluster {
         let admission = self.gate.admit(encoded.len()).expect("room");
         let (sender, answer) = oneshot::channel();
         let reply = Reply::Channel(sender);
-        self.group(node).propose(Proposal { payload, kind, encoded, reply, admission });
+        let needs_room = true;
+        self.group(node).propose(Proposal { payload, kind, encoded, needs_room, reply, admission });
         answer.await.expect("every proposal is answered")
     }
 
@@ -113,7 +137,7 @@ impl Cluster {
             loop {
                 let mut leaders = Vec::new();
                 for node in nodes {
-                    leaders.push(self.group(*node).leader().await);
+                    leaders.push(self.group(*node).leader());
                 }
                 if let Some(leader) = leaders[0]
                     && nodes.contains(&leader)
@@ -152,6 +176,10 @@ impl Cluster {
         })
         .await;
         self.group(node).view().header()
+    }
+
+    async fn confirm(&self, node: NodeId, consistency: Consistency) -> Result<(), ReadError> {
+        self.group(node).confirm(consistency).expect("replicas have to be asked").await
     }
 
     fn value(&self, node: NodeId, object: &str) -> Option<String> {
@@ -217,13 +245,40 @@ async fn what_a_quorum_has_is_on_every_node() {
 
     let follower = others(leader)[0];
     let refused = cluster.propose(follower, "o1", "elsewhere").await.expect_err("it does not lead");
-    let expected = Some((leader, format!("memory/{leader}")));
-    assert!(matches!(&refused, ProposeError::NotLeader { leader } if *leader == expected), "{refused}");
+    assert_eq!(refused, ProposeError::NotLeader { leader: Some(leader) });
     assert!(refused.not_applied());
     assert!(cluster.group(follower).linearizable().await.is_err(), "nor does it read for itself");
     let members = cluster.group(follower).view().members().expect("readable").expect("a record says so");
     assert_eq!(members.membership.voters, [ALL.to_vec()]);
     assert_eq!(members.offset, Offset(1), "the group begins with its members");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn any_node_takes_writes_and_confirms_reads() {
+    let mut cluster = Cluster::start_forwarding(5).await;
+    let leader = cluster.leader_of(&ALL).await;
+    let mut last = Offset::ZERO;
+    for n in 0..60 {
+        let applied = cluster.propose(ALL[n % 3], "o", &n.to_string()).await.expect("acknowledged");
+        assert!(applied.offset > last, "in order");
+        last = applied.offset;
+        for consistency in [Consistency::Linearizable, Consistency::Lease] {
+            let reader = ALL[(n + 1) % 3];
+            cluster.confirm(reader, consistency).await.expect("confirmed");
+            assert_eq!(cluster.value(reader, "o"), Some(n.to_string()), "on node {reader}");
+        }
+    }
+    let follower = others(leader)[0];
+    cluster.end(leader).await;
+    let rest = others(leader);
+    cluster.propose(follower, "o", "after").await.expect("it waits for the new leader");
+    cluster.confirm(rest[1], Consistency::Linearizable).await.expect("confirmed");
+    assert_eq!(cluster.value(rest[1], "o"), Some("after".into()));
+
+    cluster.end(rest[1]).await;
+    let refused = cluster.confirm(follower, Consistency::Linearizable).await.expect_err("no quorum");
+    assert!(matches!(refused, ReadError::NoLeader | ReadError::Unconfirmed { .. }), "{refused}");
+    assert_eq!(cluster.value(follower, "o"), Some("after".into()), "what it has can be read");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -17,7 +17,7 @@ use openraft::impls::leader_id_std::LeaderId;
 use openraft::vote::RaftLeaderId;
 use openraft::{EntryPayload, OptionalSend, RaftTypeConfig};
 
-use super::group::Callback;
+use super::proposing::Callback;
 
 /// How openraft is filled in. Written out, since openraft's macro cannot name a responder.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -52,11 +52,9 @@ pub(crate) type Membership = openraft::Membership<u64, Peer>;
 pub(crate) type StoredMembership = openraft::alias::StoredMembershipOf<Types>;
 pub(crate) type SnapshotMeta = openraft::alias::SnapshotMetaOf<Types>;
 
-/// A member as the others reach it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Peer {
-    pub(crate) address: String,
-}
+/// A member. Where it is reached is the transport's business, so there is nothing to say of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Peer;
 
 /// What a client's entry carries: a record before it has a place. Encoded and stamped once, by the proposer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -125,7 +123,7 @@ pub(crate) fn to_entry(record: Record) -> io::Result<Entry> {
 fn to_body(membership: &Membership) -> MembershipBody {
     let voters = membership.get_joint_config().iter();
     let voters = voters.map(|set| set.iter().copied().map(NodeId).collect()).collect();
-    let nodes = membership.nodes().map(|(node, peer)| (NodeId(*node), peer.address.clone())).collect();
+    let nodes = membership.nodes().map(|(node, _)| NodeId(*node)).collect();
     MembershipBody { voters, nodes }
 }
 
@@ -133,8 +131,7 @@ fn to_membership(body: &MembershipBody) -> io::Result<Membership> {
     let voters = body.voters.iter();
     let voters: Vec<BTreeSet<u64>> = voters.map(|set| set.iter().map(|node| node.0).collect()).collect();
     let nodes = body.nodes.iter();
-    let nodes: BTreeMap<u64, Peer> =
-        nodes.map(|(node, address)| (node.0, Peer { address: address.clone() })).collect();
+    let nodes: BTreeMap<u64, Peer> = nodes.map(|node| (node.0, Peer)).collect();
     if voters.is_empty() && nodes.is_empty() {
         return Ok(Membership::default());
     }

@@ -125,7 +125,7 @@ impl Network {
 
     async fn deliver(&self, from: NodeId, call: &Call) -> Result<Option<Bytes>, CallError> {
         let node = call.to;
-        tracing::trace!(%from, to = %node, address = call.address, class = ?call.class, "a call");
+        tracing::trace!(%from, to = %node, class = ?call.class, "a call");
         let Some(delay) = self.carry(from, node) else { return Ok(None) };
         pause(delay).await;
         let service = self.shared.lock().nodes.get(&node).cloned();
@@ -134,7 +134,8 @@ impl Network {
         };
         if self.repeats() {
             let again = service.answer(from, call.group, call.request.clone());
-            tokio::spawn(again);
+            // Nobody waits for its answer, and it may never come.
+            tokio::spawn(tokio::time::timeout(call.within, again));
         }
         let answer = service.answer(from, call.group, call.request.clone()).await;
         let Some(delay) = self.carry(node, from) else { return Ok(None) };

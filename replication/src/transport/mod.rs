@@ -3,7 +3,18 @@
 //! What is asked of a transport is little, so that it can be Zenoh, TCP, or a test that loses, delays, repeats and reorders:
 //! a request may arrive never, once or several times, and whoever called learns within the time that it gave up.
 
+mod frame;
+mod links;
+#[cfg(test)]
 pub(crate) mod memory;
+mod mux;
+mod tcp;
+#[cfg(test)]
+mod tests;
+mod zenoh;
+
+pub(crate) use self::links::{Alone, Links};
+pub(crate) use self::mux::Admission;
 
 use std::time::Duration;
 
@@ -26,8 +37,6 @@ pub(crate) enum Class {
 #[derive(Clone, Debug)]
 pub(crate) struct Call {
     pub(crate) to: NodeId,
-    /// Where that node was reached last, as the membership has it.
-    pub(crate) address: String,
     pub(crate) class: Class,
     pub(crate) group: GroupId,
     pub(crate) request: Bytes,

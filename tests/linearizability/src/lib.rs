@@ -5,6 +5,7 @@
 //! Lowe's memory of what was tried (Lowe, 2017). An operation whose answer never came stays open: it may have happened at
 //! any moment after its call, or not at all. A search that takes more steps than it may have is no pass: it is unknown.
 
+pub mod merging;
 pub mod object;
 
 use std::collections::HashSet;
@@ -25,6 +26,12 @@ pub trait Model {
     /// Whether an operation can answer `output` in `state` or in any that comes after it. It may say so where it cannot:
     /// that only makes the search longer.
     fn is_still_possible(_state: &Self::State, _output: &Self::Output) -> bool {
+        true
+    }
+
+    /// Whether an answer tells if the operation changed anything. One that does not may have changed nothing here and
+    /// something elsewhere.
+    fn is_telling(_output: &Self::Output) -> bool {
         true
     }
 }
@@ -96,8 +103,8 @@ struct Event {
 struct Step<S> {
     candidate: Candidate,
     before: S,
-    /// Whether it was answered and changed nothing. Then it is right here if it is anywhere: nothing else has to be tried
-    /// in its place.
+    /// Whether it was answered that it changed nothing. Then it is right here if it is anywhere: nothing else has to be
+    /// tried in its place.
     is_settled: bool,
 }
 
@@ -231,7 +238,8 @@ impl<'a, M: Model> Search<'a, M> {
         }
         self.placed[operation] = true;
         self.placed_hash = placed_hash;
-        let is_settled = returned.is_some() && after == self.state;
+        let is_telling = returned.as_ref().is_some_and(|(_, output)| M::is_telling(output));
+        let is_settled = is_telling && after == self.state;
         self.order.push(Step { candidate, before: std::mem::replace(&mut self.state, after), is_settled });
         self.longest = self.longest.max(self.order.len());
         true

@@ -2,7 +2,7 @@
 
 use super::Model;
 
-/// One entry of one object, with the object's version.
+/// One entry of one object, with the object's version. There may be another one, of which [`super::merging`] knows more.
 pub struct Object;
 
 /// Where an object is.
@@ -10,8 +10,21 @@ pub struct Object;
 pub struct State {
     /// Of the object, or of its deletion; 0 before it was first created.
     pub version: u64,
-    /// None if it does not exist.
+    /// The entry. An object exists if it has any.
     pub value: Option<u64>,
+    /// An entry that is merged in beside it.
+    pub merged: Option<u64>,
+}
+
+/// All of an object that exists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Whole {
+    /// Its version.
+    pub version: u64,
+    /// The entry that is written.
+    pub value: Option<u64>,
+    /// The entry that is merged in.
+    pub merged: Option<u64>,
 }
 
 /// What is asked of it.
@@ -41,8 +54,20 @@ pub enum Output {
     Unchanged,
     /// It has another version; 0 if it does not exist.
     Mismatch(u64),
-    /// What was read; none if it does not exist.
+    /// It does not exist now; whether there was anything to delete is not told.
+    Deleted,
+    /// What was read; none if there is no such entry.
     Found(Option<(u64, u64)>),
+    /// The whole object; none if it does not exist.
+    Whole(Option<Whole>),
+}
+
+impl State {
+    /// The object, if it exists.
+    pub(crate) fn whole(&self) -> Option<Whole> {
+        let Self { version, value, merged } = *self;
+        (value.is_some() || merged.is_some()).then_some(Whole { version, value, merged })
+    }
 }
 
 impl Model for Object {
@@ -51,19 +76,24 @@ impl Model for Object {
     type Output = Output;
 
     fn step(state: &State, input: &Input, output: Option<&Output>) -> Option<State> {
-        let current = if state.value.is_some() { state.version } else { 0 };
-        let changed =
-            |value| (State { version: state.version + 1, value }, Output::Changed(state.version + 1));
+        let whole = state.whole();
+        let current = whole.map_or(0, |whole| whole.version);
+        let version = state.version + 1;
+        let write = |value| (State { version, value: Some(value), ..*state }, Output::Changed(version));
         let same = |output| (state.clone(), output);
         let (after, right) = match input {
-            Input::Write(value) => changed(Some(*value)),
-            Input::CompareAndSet { expected, value } if *expected == current => changed(Some(*value)),
+            Input::Write(value) => write(*value),
+            Input::CompareAndSet { expected, value } if *expected == current => write(*value),
             Input::CompareAndSet { .. } => same(Output::Mismatch(current)),
-            Input::Delete if state.value.is_some() => changed(None),
+            Input::Delete if whole.is_some() => {
+                (State { version, ..State::default() }, Output::Changed(version))
+            }
             Input::Delete => same(Output::Unchanged),
             Input::Read => same(Output::Found(state.value.map(|value| (state.version, value)))),
         };
-        output.is_none_or(|output| *output == right).then_some(after)
+        let is_right =
+            |output: &Output| *output == right || (*input == Input::Delete && *output == Output::Deleted);
+        output.is_none_or(is_right).then_some(after)
     }
 
     /// Versions only grow.
@@ -73,9 +103,16 @@ impl Model for Object {
             Output::Found(Some((version, value))) => {
                 *version > state.version || (*version == state.version && state.value == Some(*value))
             }
+            Output::Whole(Some(whole)) => {
+                whole.version > state.version || state.whole().as_ref() == Some(whole)
+            }
             Output::Mismatch(version) => *version == 0 || *version >= state.version,
-            Output::Unchanged | Output::Found(None) => true,
+            Output::Unchanged | Output::Deleted | Output::Found(None) | Output::Whole(None) => true,
         }
+    }
+
+    fn is_telling(output: &Output) -> bool {
+        *output != Output::Deleted
     }
 }
 
@@ -164,6 +201,26 @@ mod tests {
     }
 
     #[test]
+    fn a_deletion_that_does_not_tell_may_have_had_nothing_to_delete_or_something() {
+        let history = |read| {
+            [
+                done(0, 100, Input::Delete, Output::Deleted),
+                done(10, 20, Input::Write(7), Output::Changed(1)),
+                done(30, 40, Input::Read, read),
+            ]
+        };
+        assert_eq!(
+            verdict(&history(found(1, 7))),
+            Verdict::Linearizable,
+            "before the write, or after the read"
+        );
+        assert_eq!(verdict(&history(Output::Found(None))), Verdict::Linearizable, "between them");
+        let again = [done(50, 60, Input::Delete, Output::Deleted), done(70, 80, Input::Read, found(1, 7))];
+        let undone = history(found(1, 7)).into_iter().chain(again).collect::<Vec<_>>();
+        assert!(matches!(verdict(&undone), Verdict::NotLinearizable { .. }), "there was something to delete");
+    }
+
+    #[test]
     fn a_search_that_is_cut_short_is_no_pass() {
         let writes: Vec<_> = (0..12).map(|n| open(0, Input::Write(n))).collect();
         let mut history = writes;
@@ -178,7 +235,7 @@ mod tests {
             let outputs = [
                 Output::Changed(state.version + 1),
                 Output::Unchanged,
-                Output::Mismatch(if state.value.is_some() { state.version } else { 0 }),
+                Output::Mismatch(state.whole().map_or(0, |whole| whole.version)),
                 Output::Found(state.value.map(|value| (state.version, value))),
             ];
             let right = outputs

@@ -112,7 +112,7 @@ impl fmt::Display for Footprint {
 async fn fill(node: &Server, workload: &Workload) -> Result<()> {
     let mut writers = Vec::new();
     for writer in 0..SHAPE.connections {
-        let mut pipeline = targets::write_stream::open(node.address, node.partitions, SHAPE).await?;
+        let mut pipeline = targets::write_stream::open(node.address(), node.partitions, SHAPE).await?;
         let mut random = Random::new(writer as u64);
         writers.push(async move {
             let mut outstanding = 0;

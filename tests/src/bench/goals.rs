@@ -9,7 +9,7 @@ use super::load::{Load, Operation, Shape};
 use super::rebuild::Rebuild;
 use super::report::{Table, ratios};
 use super::servers::Target;
-use super::targets::Subject;
+use super::targets::{Subject, Via};
 
 /// Where a figure should lie.
 #[derive(Clone, Copy, Debug, Serialize)]
@@ -62,6 +62,7 @@ impl Judgement {
 }
 
 const ONE: Shape = Shape { connections: 1, in_flight: 1 };
+const SPREAD: Shape = Shape { connections: 6, in_flight: 32 };
 const MANY: Shape = Shape { connections: 4, in_flight: 32 };
 
 /// Holds the medians of the tables, and what else was measured, against the floors and goals.
@@ -86,7 +87,8 @@ pub(super) fn judge(
         ratios(&ours.rounds, &etcd.rounds, |round| round.p50_us).map(|spread| spread.median)
     };
     let judge = Judgement::new;
-    vec![
+    let mut judged = clusters(tables);
+    judged.extend([
         judge(
             "SetValue 4x32, of the ceiling",
             ratio(SetValue, calls, "ceiling"),
@@ -122,5 +124,36 @@ pub(super) fn judge(
             Below(8.0),
             Below(4.0),
         ),
+    ]);
+    judged
+}
+
+/// The figures of three nodes, against etcd's three.
+fn clusters(tables: &[Table]) -> Vec<Judgement> {
+    use Bound::{AtLeast, AtMost, Below};
+    use Operation::{GetValue, SetValue};
+
+    let find = |operation, shape| tables.iter().find(|table| table.load == Load { operation, shape });
+    let ratio = |operation, subject| {
+        let row = find(operation, SPREAD)?.row(subject)?;
+        row.ratio_to.get("etcd").map(|spread| spread.median)
+    };
+    let latency = |operation| {
+        let table = find(operation, ONE)?;
+        let ours = table.row(Subject::calls(Target::Cluster))?;
+        let etcd = table.row(Subject::calls(Target::EtcdCluster))?;
+        ratios(&ours.rounds, &etcd.rounds, |round| round.p50_us).map(|spread| spread.median)
+    };
+    let one = Subject::calls(Target::Cluster);
+    let three = Subject::calls(Target::ClusterOfThree);
+    let lease = Subject { target: Target::Cluster, via: Via::Lease };
+    let judge = Judgement::new;
+    vec![
+        judge("three nodes, SetValue 6x32, of etcd", ratio(SetValue, one), AtLeast(1.6), AtLeast(2.5)),
+        judge("same with three partitions", ratio(SetValue, three), AtLeast(1.3), AtLeast(2.5)),
+        judge("three nodes, GetValue 6x32, of etcd", ratio(GetValue, one), AtLeast(1.5), AtLeast(2.0)),
+        judge("same by lease", ratio(GetValue, lease), AtLeast(1.75), AtLeast(2.5)),
+        judge("three nodes, SetValue 1x1, p50, of etcd's", latency(SetValue), AtMost(1.0), Below(1.0)),
+        judge("three nodes, GetValue 1x1, p50, of etcd's", latency(GetValue), AtMost(1.0), Below(1.0)),
     ]
 }

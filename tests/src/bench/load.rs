@@ -39,11 +39,22 @@ pub(super) struct Load {
 }
 
 impl Load {
-    /// Every load, in the order of the report.
+    /// Every load of one node, in the order of the report.
     pub(super) fn all() -> impl Iterator<Item = Self> {
-        const SHAPES: [(usize, usize); 3] = [(1, 1), (4, 32), (8, 64)];
-        [Operation::SetValue, Operation::GetValue].into_iter().flat_map(|operation| {
-            SHAPES.map(|(connections, in_flight)| Self { operation, shape: Shape { connections, in_flight } })
+        Self::shaped([(1, 1), (4, 32), (8, 64)])
+    }
+
+    /// Every load of a cluster: connections are spread over its nodes.
+    pub(super) fn of_clusters() -> impl Iterator<Item = Self> {
+        Self::shaped([(1, 1), (3, 1), (6, 32)])
+    }
+
+    fn shaped<const N: usize>(shapes: [(usize, usize); N]) -> impl Iterator<Item = Self> {
+        [Operation::SetValue, Operation::GetValue].into_iter().flat_map(move |operation| {
+            shapes.map(move |(connections, in_flight)| Self {
+                operation,
+                shape: Shape { connections, in_flight },
+            })
         })
     }
 }

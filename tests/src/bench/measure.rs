@@ -20,7 +20,20 @@ pub(super) async fn run(options: &Options) -> Result<Report> {
     machine::require_disk(&options.dir)?;
     let asked = |part| options.parts.contains(&part);
     let has_node = options.targets.contains(&Target::Odgm);
-    let (versions, tables) = if asked(Part::Loads) { loads(options).await? } else { Default::default() };
+    let (mut versions, mut tables) = (Vec::new(), Vec::new());
+    let parts = [
+        (Part::Loads, &Target::SINGLE[..], Load::all().collect::<Vec<_>>()),
+        (Part::Clusters, &Target::CLUSTERS[..], Load::of_clusters().collect()),
+    ];
+    for (part, targets, of_part) in parts {
+        let targets: Vec<_> =
+            targets.iter().filter(|target| options.targets.contains(target)).copied().collect();
+        if asked(part) && !targets.is_empty() {
+            let (found, measured) = loads(options, &targets, of_part).await?;
+            versions.extend(found);
+            tables.extend(measured);
+        }
+    }
     let footprint = match asked(Part::Footprint) && has_node {
         true => Some(Footprint::measure(options).await?),
         false => None,
@@ -53,19 +66,23 @@ pub(super) async fn run(options: &Options) -> Result<Report> {
 }
 
 /// Starts the servers, visits them, and stops them.
-async fn loads(options: &Options) -> Result<(Vec<(Target, String)>, Vec<Table>)> {
+async fn loads(
+    options: &Options,
+    targets: &[Target],
+    loads: Vec<Load>,
+) -> Result<(Vec<(Target, String)>, Vec<Table>)> {
     let workload = Arc::new(Workload::new(KEY_SPACE));
-    let servers = start(options, &workload).await?;
+    let servers = start(options, targets, &workload).await?;
     let mut tables = Vec::new();
     let mut written = workload.ids().len() as u64;
-    for load in Load::all().filter(|load| load.to_string().contains(&options.load)) {
-        let subjects = Subject::all(&options.targets, load.operation);
+    for load in loads.into_iter().filter(|load| load.to_string().contains(&options.load)) {
+        let subjects = Subject::all(targets, load.operation);
         let rounds = rounds(&servers, &subjects, load, &workload, options).await?;
         written += acknowledged_by_the_node(load, &subjects, &rounds);
         tables.push(table(load, &subjects, &rounds)?);
     }
     if let Some(node) = servers.iter().find(|server| server.target == Target::Odgm) {
-        let kept = targets::data_service::durable_records(node.address).await?;
+        let kept = targets::data_service::durable_records(node.address()).await?;
         if kept < written {
             return Err(format!("{written} writes were acknowledged, but only {kept} are durable").into());
         }
@@ -74,9 +91,9 @@ async fn loads(options: &Options) -> Result<(Vec<(Target, String)>, Vec<Table>)>
     Ok((versions, tables))
 }
 
-async fn start(options: &Options, workload: &Workload) -> Result<Vec<Server>> {
-    let mut servers = Vec::with_capacity(options.targets.len());
-    for &target in &options.targets {
+async fn start(options: &Options, targets: &[Target], workload: &Workload) -> Result<Vec<Server>> {
+    let mut servers = Vec::with_capacity(targets.len());
+    for &target in targets {
         let server = Server::start(target, options).await?;
         targets::fill(&server, workload).await?;
         eprintln!(

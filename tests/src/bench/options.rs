@@ -34,6 +34,10 @@ pub struct Options {
     #[arg(long, value_enum, value_delimiter = ',', default_values_t = Target::ALL)]
     pub targets: Vec<Target>,
 
+    /// What messages between the nodes of a cluster go over, zenoh or tcp; as the node has it unless given.
+    #[arg(long)]
+    pub wire: Option<String>,
+
     /// Only loads whose name contains this, as in `SetValue 4x32`.
     #[arg(long, default_value = "")]
     pub load: String,
@@ -62,8 +66,10 @@ pub struct Options {
 /// What can be measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Part {
-    /// All loads on all targets.
+    /// All loads on all targets of one node.
     Loads,
+    /// Loads on clusters of three nodes.
+    Clusters,
     /// Memory and bytes written of a node with a million objects.
     Footprint,
     /// Rebuilding views from their logs.
@@ -72,13 +78,14 @@ pub enum Part {
 
 impl Part {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Loads, Self::Footprint, Self::Rebuild];
+    pub const ALL: [Self; 4] = [Self::Loads, Self::Clusters, Self::Footprint, Self::Rebuild];
 }
 
 impl std::fmt::Display for Part {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::Loads => "loads",
+            Self::Clusters => "clusters",
             Self::Footprint => "footprint",
             Self::Rebuild => "rebuild",
         })

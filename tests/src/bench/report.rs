@@ -3,8 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use comfy_table::presets::UTF8_BORDERS_ONLY;
-use comfy_table::{CellAlignment, Table as Grid};
+use comfy_table::Table as Grid;
 use serde::Serialize;
 
 use super::footprint::Footprint;
@@ -16,6 +15,7 @@ use super::servers::Target;
 use super::statistics::{Latencies, Spread};
 use super::targets::Subject;
 use crate::Result;
+use crate::table::{empty, right_align};
 
 /// A whole run.
 #[derive(Debug, Serialize)]
@@ -89,10 +89,11 @@ impl Table {
         let mut table = Self { load, rows };
         for place in 0..table.rows.len() {
             let row = &table.rows[place];
+            let etcd = if row.subject.target.is_cluster() { Target::EtcdCluster } else { Target::Etcd };
             let ceiling = Subject { target: Target::Ceiling, via: row.subject.via };
             let yardsticks = [
                 ("ceiling", ceiling),
-                ("etcd", Subject::calls(Target::Etcd)),
+                ("etcd", Subject::calls(etcd)),
                 ("redis", Subject::calls(Target::Redis)),
             ];
             let others = yardsticks.into_iter().filter(|(_, yardstick)| *yardstick != row.subject);
@@ -148,7 +149,7 @@ fn grid(table: &Table) -> Grid {
         })
     };
     let mut grid =
-        empty_grid(&["target", "ops/s", "p50 us", "p99 us", "p99.9 us", "x ceiling", "x etcd", "x redis"]);
+        empty(&["target", "ops/s", "p50 us", "p99 us", "p99.9 us", "x ceiling", "x etcd", "x redis"]);
     for row in &table.rows {
         let Spread { median, min, max } = row.ops_per_second;
         let Latencies { p50, p99, p99_9 } = row.latency_us;
@@ -168,7 +169,7 @@ fn grid(table: &Table) -> Grid {
 }
 
 fn verdicts(goals: &[Judgement]) -> Grid {
-    let mut grid = empty_grid(&["what", "measured", "floor", "", "goal", ""]);
+    let mut grid = empty(&["what", "measured", "floor", "", "goal", ""]);
     for judgement in goals {
         let met = |met: Option<bool>| match met {
             Some(true) => "met",
@@ -185,16 +186,4 @@ fn verdicts(goals: &[Judgement]) -> Grid {
         ]);
     }
     grid
-}
-
-fn empty_grid(header: &[&str]) -> Grid {
-    let mut grid = Grid::new();
-    grid.load_preset(UTF8_BORDERS_ONLY).set_header(header.to_vec());
-    grid
-}
-
-fn right_align(grid: &mut Grid) {
-    for column in grid.column_iter_mut().skip(1) {
-        column.set_cell_alignment(CellAlignment::Right);
-    }
 }

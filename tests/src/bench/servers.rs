@@ -28,11 +28,49 @@ pub enum Target {
     Redis,
     /// The do-nothing gRPC service.
     Ceiling,
+    /// Three of our nodes, the collection's one partition on all of them.
+    #[value(name = "odgm-cluster")]
+    #[serde(rename = "odgm-cluster")]
+    Cluster,
+    /// The same with three partitions.
+    #[value(name = "odgm-cluster-3")]
+    #[serde(rename = "odgm-cluster-3")]
+    ClusterOfThree,
+    /// Three members of etcd.
+    #[value(name = "etcd-cluster")]
+    #[serde(rename = "etcd-cluster")]
+    EtcdCluster,
 }
 
 impl Target {
-    /// All of them, in the order in which a round visits them.
-    pub const ALL: [Self; 4] = [Self::Odgm, Self::Etcd, Self::Redis, Self::Ceiling];
+    /// Those of one node, in the order in which a round visits them.
+    pub const SINGLE: [Self; 4] = [Self::Odgm, Self::Etcd, Self::Redis, Self::Ceiling];
+    /// Those of three nodes.
+    pub const CLUSTERS: [Self; 3] = [Self::Cluster, Self::ClusterOfThree, Self::EtcdCluster];
+    /// All of them.
+    pub const ALL: [Self; 7] = [
+        Self::Odgm,
+        Self::Etcd,
+        Self::Redis,
+        Self::Ceiling,
+        Self::Cluster,
+        Self::ClusterOfThree,
+        Self::EtcdCluster,
+    ];
+
+    /// Whether it has three nodes.
+    pub fn is_cluster(self) -> bool {
+        Self::CLUSTERS.contains(&self)
+    }
+
+    /// How many partitions the collection has.
+    fn partitions(self, options: &Options) -> u32 {
+        match self {
+            Self::Cluster => 1,
+            Self::ClusterOfThree => 3,
+            _ => options.partitions,
+        }
+    }
 }
 
 impl std::fmt::Display for Target {
@@ -42,21 +80,28 @@ impl std::fmt::Display for Target {
             Self::Etcd => "etcd",
             Self::Redis => "redis",
             Self::Ceiling => "ceiling",
+            Self::Cluster => "odgm-cluster",
+            Self::ClusterOfThree => "odgm-cluster-3",
+            Self::EtcdCluster => "etcd-cluster",
         })
     }
 }
 
-/// A server that accepts connections. Dropping it kills the process and removes its data.
+/// A server that accepts connections, or several that are one. Dropping it kills the processes and removes their data.
 #[derive(Debug)]
 pub(super) struct Server {
     pub(super) target: Target,
-    pub(super) address: SocketAddr,
+    /// Where each of its nodes listens.
+    pub(super) addresses: Vec<SocketAddr>,
     pub(super) partitions: u32,
     pub(super) version: String,
-    // Before `dir`: the process ends before its files go.
-    process: Process,
+    // Before `dir`: the processes end before their files go.
+    processes: Vec<Process>,
     dir: TempDir,
 }
+
+/// How many nodes a cluster has.
+const NODES: usize = 3;
 
 const START_PATIENCE: Duration = Duration::from_secs(30);
 
@@ -65,24 +110,38 @@ impl Server {
     pub(super) async fn start(target: Target, options: &Options) -> Result<Self> {
         let dir =
             tempfile::Builder::new().prefix(&format!("odgm-bench-{target}-")).tempdir_in(&options.dir)?;
+        let partitions = target.partitions(options);
         let started = match target {
-            Target::Odgm => odgm(dir.path(), options)?,
-            Target::Etcd => etcd(dir.path())?,
-            Target::Redis => redis(dir.path())?,
-            Target::Ceiling => ceiling(dir.path())?,
+            Target::Odgm => vec![odgm(dir.path(), options)?],
+            Target::Etcd => etcd_members(dir.path(), 1)?,
+            Target::Redis => vec![redis(dir.path())?],
+            Target::Ceiling => vec![ceiling(dir.path())?],
+            Target::Cluster | Target::ClusterOfThree => nodes(dir.path(), options, partitions)?,
+            Target::EtcdCluster => etcd_members(dir.path(), NODES)?,
         };
-        let Started { mut process, address, version } = started;
-        let address = address.wait(&mut process).await?;
-        if target == Target::Odgm {
-            // It listens while its partitions still start.
-            targets::until_serving(address, START_PATIENCE).await?;
+        let is_ours = matches!(target, Target::Odgm | Target::Cluster | Target::ClusterOfThree);
+        let (mut addresses, mut processes, mut version) = (Vec::new(), Vec::new(), String::new());
+        for mut node in started {
+            let address = node.address.wait(&mut node.process).await?;
+            addresses.push(address);
+            processes.push(node.process);
+            version = node.version;
         }
-        Ok(Self { target, address, partitions: options.partitions, version, process, dir })
+        for address in addresses.iter().filter(|_| is_ours) {
+            // It listens while its partitions still start.
+            targets::until_serving(*address, START_PATIENCE).await?;
+        }
+        Ok(Self { target, addresses, partitions, version, processes, dir })
     }
 
-    /// The process id.
+    /// Where the node listens that is asked first.
+    pub(super) fn address(&self) -> SocketAddr {
+        self.addresses[0]
+    }
+
+    /// The process of the first node.
     pub(super) fn id(&self) -> u32 {
-        self.process.id()
+        self.processes[0].id()
     }
 
     /// Where the server keeps its data.
@@ -171,24 +230,78 @@ fn odgm(dir: &Path, options: &Options) -> Result<Started> {
     })
 }
 
-fn etcd(dir: &Path) -> Result<Started> {
+/// Our nodes, each with all of the collection's partitions.
+fn nodes(dir: &Path, options: &Options, partitions: u32) -> Result<Vec<Started>> {
+    let program = install::odgm(options.odgm.as_deref())?;
+    let collection = serde_json::json!([{
+        "name": CLASS,
+        "partition_count": partitions,
+        "replica_count": NODES,
+        "shard_type": "raft",
+    }]);
+    let ports = (0..NODES).map(|_| Ok((free_address()?, free_address()?))).collect::<Result<Vec<_>>>()?;
+    let start = |node: usize| {
+        let others = || ports.iter().enumerate().filter(move |(other, _)| *other != node);
+        let zenoh: Vec<_> = others().map(|(_, (zenoh, _))| format!("tcp/{zenoh}")).collect();
+        let tcp: Vec<_> = others().map(|(other, (_, tcp))| format!("{}={tcp}", other + 1)).collect();
+        let home = dir.join(node.to_string());
+        std::fs::create_dir(&home)?;
+        let port_file = home.join("port");
+        let mut command = Command::new(&program);
+        command
+            .arg("serve")
+            .env("ODGM_NODE_ID", (node + 1).to_string())
+            .env("ODGM_MEMBERS", "1,2,3")
+            .env("ODGM_DATA_DIR", home.join("data"))
+            .env("ODGM_HTTP_HOST", "127.0.0.1")
+            .env("ODGM_HTTP_PORT", "0")
+            .env("ODGM_PORT_FILE", &port_file)
+            .env("ODGM_COLLECTION", collection.to_string())
+            .env("ODGM_CLUSTER", format!("bench-{}", std::process::id()))
+            .env("ODGM_ZENOH_HOST", "127.0.0.1")
+            .env("OPRC_ZENOH_PORT", ports[node].0.port().to_string())
+            .env("OPRC_ZENOH_PEERS", zenoh.join(","))
+            .env("OPRC_ZENOH_GOSSIP_ENABLED", "false")
+            .env("ODGM_TCP_LISTEN", ports[node].1.to_string())
+            .env("ODGM_TCP_PEERS", tcp.join(","))
+            .env("ODGM_LOG", "warn");
+        if let Some(wire) = &options.wire {
+            command.env("ODGM_TRANSPORT", wire);
+        }
+        Ok(Started {
+            process: Process::spawn("odgm", command, &home.join("output"))?,
+            address: Announced::PortFile(port_file),
+            version: install::version(&program)?,
+        })
+    };
+    (0..NODES).map(start).collect()
+}
+
+fn etcd_members(dir: &Path, members: usize) -> Result<Vec<Started>> {
     let program = install::etcd()?;
-    let (client, peer) = (free_address()?, free_address()?);
-    let mut command = Command::new(&program);
-    command
-        .arg("--name=bench")
-        .arg(format!("--data-dir={}", dir.join("data").display()))
-        .arg(format!("--listen-client-urls=http://{client}"))
-        .arg(format!("--advertise-client-urls=http://{client}"))
-        .arg(format!("--listen-peer-urls=http://{peer}"))
-        .arg(format!("--initial-advertise-peer-urls=http://{peer}"))
-        .arg(format!("--initial-cluster=bench=http://{peer}"))
-        .arg("--log-level=warn");
-    Ok(Started {
-        process: Process::spawn("etcd", command, &dir.join("output"))?,
-        address: Announced::Given(client),
-        version: install::version(&program)?,
-    })
+    let urls = (0..members).map(|_| Ok((free_address()?, free_address()?))).collect::<Result<Vec<_>>>()?;
+    let cluster: Vec<_> =
+        urls.iter().enumerate().map(|(number, (_, peer))| format!("bench{number}=http://{peer}")).collect();
+    let start = |(number, (client, peer)): (usize, &(SocketAddr, SocketAddr))| {
+        let home = dir.join(number.to_string());
+        std::fs::create_dir(&home)?;
+        let mut command = Command::new(&program);
+        command
+            .arg(format!("--name=bench{number}"))
+            .arg(format!("--data-dir={}", home.join("data").display()))
+            .arg(format!("--listen-client-urls=http://{client}"))
+            .arg(format!("--advertise-client-urls=http://{client}"))
+            .arg(format!("--listen-peer-urls=http://{peer}"))
+            .arg(format!("--initial-advertise-peer-urls=http://{peer}"))
+            .arg(format!("--initial-cluster={}", cluster.join(",")))
+            .arg("--log-level=warn");
+        Ok(Started {
+            process: Process::spawn("etcd", command, &home.join("output"))?,
+            address: Announced::Given(*client),
+            version: install::version(&program)?,
+        })
+    };
+    urls.iter().enumerate().map(start).collect()
 }
 
 fn redis(dir: &Path) -> Result<Started> {

@@ -1,9 +1,10 @@
 //! Clients that make tests read like what they do.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use bytes::Bytes;
-use odgm_proto::metadata::REQUEST_ID;
+use odgm_proto::metadata::{CONSISTENCY, REQUEST_ID, VERSION};
 use odgm_proto::odgm::v1::WriteRequest;
 use odgm_proto::odgm::v1::admin_client::AdminClient;
 use odgm_proto::odgm::v1::streams_client::StreamsClient;
@@ -15,8 +16,9 @@ use odgm_proto::oprc::{
     BatchSetValuesRequest, ObjData, SetKeyRequest, SetObjectRequest, SingleKeyRequest, SingleObjectRequest,
     ValData,
 };
+use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::transport::Channel;
-use tonic::{Request, Response, Status};
+use tonic::{Code, Request, Response, Status};
 
 /// The entries of an object whose values are text.
 pub type Fields = BTreeMap<String, String>;
@@ -51,7 +53,14 @@ impl Connection {
 
     /// The objects of one partition.
     pub fn objects(&self, class: &str, partition: u32) -> Objects {
-        Objects { connection: self.clone(), class: class.to_owned(), partition, request_id: None }
+        Objects {
+            connection: self.clone(),
+            class: class.to_owned(),
+            partition,
+            request_id: None,
+            consistency: None,
+            patience: None,
+        }
     }
 }
 
@@ -72,6 +81,17 @@ pub struct Objects {
     pub(super) class: String,
     pub(super) partition: u32,
     request_id: Option<String>,
+    consistency: Option<&'static str>,
+    patience: Option<Duration>,
+}
+
+/// An object as it was read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// Its version.
+    pub version: u64,
+    /// Its entries.
+    pub fields: Fields,
 }
 
 impl Objects {
@@ -81,11 +101,39 @@ impl Objects {
         Self { request_id: Some(request_id.to_owned()), ..self.clone() }
     }
 
+    /// The same, with reads at that level: a word of [`odgm_proto::metadata::consistency`].
+    #[must_use]
+    pub fn reading(&self, consistency: &'static str) -> Self {
+        Self { consistency: Some(consistency), ..self.clone() }
+    }
+
+    /// The same, with a deadline for each request, of which the node is told.
+    #[must_use]
+    pub fn within(&self, patience: Duration) -> Self {
+        Self { patience: Some(patience), ..self.clone() }
+    }
+
     fn request<T>(&self, message: T) -> Request<T> {
         let mut request = Request::new(message);
+        if let Some(patience) = self.patience {
+            request.set_timeout(patience);
+        }
+        request
+    }
+
+    fn to_write<T>(&self, message: T) -> Request<T> {
+        let mut request = self.request(message);
         let id = self.request_id.as_deref().and_then(|id| id.parse().ok());
         if let Some(id) = id {
             request.metadata_mut().insert(REQUEST_ID, id);
+        }
+        request
+    }
+
+    fn to_read<T>(&self, message: T) -> Request<T> {
+        let mut request = self.request(message);
+        if let Some(consistency) = self.consistency {
+            request.metadata_mut().insert(CONSISTENCY, MetadataValue::from_static(consistency));
         }
         request
     }
@@ -96,7 +144,7 @@ impl Objects {
     /// The status that the node answered with.
     pub async fn set_value(&self, object: &str, key: &str, value: &str) -> Result<Acknowledged, Status> {
         let request = self.put(object, key, value);
-        acknowledged(&self.connection.data.clone().set_value(self.request(request)).await?)
+        acknowledged(&self.connection.data.clone().set_value(self.to_write(request)).await?)
     }
 
     /// `DataService.GetValue`.
@@ -104,8 +152,22 @@ impl Objects {
     /// # Errors
     /// The status that the node answered with.
     pub async fn value(&self, object: &str, key: &str) -> Result<Option<String>, Status> {
-        let response = self.connection.data.clone().get_value(self.entry(object, key)).await?.into_inner();
-        Ok(response.value.map(|value| as_text(&value.data)))
+        let (value, _) = self.value_and_version(object, key).await?;
+        Ok(value)
+    }
+
+    /// The same with the version of the object, none if that does not exist.
+    ///
+    /// # Errors
+    /// The status that the node answered with.
+    pub async fn value_and_version(
+        &self,
+        object: &str,
+        key: &str,
+    ) -> Result<(Option<String>, Option<u64>), Status> {
+        let request = self.to_read(self.entry(object, key));
+        let response = self.connection.data.clone().get_value(request).await?.into_inner();
+        Ok((response.value.map(|value| as_text(&value.data)), response.object_version))
     }
 
     /// `DataService.DeleteValue`.
@@ -113,7 +175,7 @@ impl Objects {
     /// # Errors
     /// The status that the node answered with.
     pub async fn delete_value(&self, object: &str, key: &str) -> Result<Acknowledged, Status> {
-        let request = self.request(self.entry(object, key));
+        let request = self.to_write(self.entry(object, key));
         acknowledged(&self.connection.data.clone().delete_value(request).await?)
     }
 
@@ -122,7 +184,7 @@ impl Objects {
     /// # Errors
     /// The status that the node answered with.
     pub async fn set(&self, object: &str, fields: &[(&str, &str)]) -> Result<Acknowledged, Status> {
-        let request = self.request(self.whole(object, fields));
+        let request = self.to_write(self.whole(object, fields));
         acknowledged(&self.connection.data.clone().set(request).await?)
     }
 
@@ -131,9 +193,24 @@ impl Objects {
     /// # Errors
     /// The status that the node answered with.
     pub async fn merge(&self, object: &str, fields: &[(&str, &str)]) -> Result<Fields, Status> {
-        let request = self.request(self.whole(object, fields));
-        let response = self.connection.data.clone().merge(request).await?.into_inner();
-        Ok(response.obj.map(|object| entries(&object)).unwrap_or_default())
+        let (_, merged) = self.merge_and_place(object, fields).await?;
+        Ok(merged)
+    }
+
+    /// The same with the place of its record.
+    ///
+    /// # Errors
+    /// The status that the node answered with.
+    pub async fn merge_and_place(
+        &self,
+        object: &str,
+        fields: &[(&str, &str)],
+    ) -> Result<(Acknowledged, Fields), Status> {
+        let request = self.to_write(self.whole(object, fields));
+        let response = self.connection.data.clone().merge(request).await?;
+        let acknowledged = acknowledged(&response)?;
+        let merged = response.into_inner().obj.map(|object| entries(&object));
+        Ok((acknowledged, merged.unwrap_or_default()))
     }
 
     /// `DataService.Get`.
@@ -141,8 +218,28 @@ impl Objects {
     /// # Errors
     /// The status that the node answered with.
     pub async fn get(&self, object: &str) -> Result<Fields, Status> {
-        let response = self.connection.data.clone().get(self.object(object)).await?.into_inner();
+        let request = self.to_read(self.object(object));
+        let response = self.connection.data.clone().get(request).await?.into_inner();
         Ok(response.obj.map(|object| entries(&object)).unwrap_or_default())
+    }
+
+    /// The same with the object's version; none if the object does not exist.
+    ///
+    /// # Errors
+    /// The status that the node answered with, also where there is no such collection.
+    pub async fn find(&self, object: &str) -> Result<Option<Found>, Status> {
+        let request = self.to_read(self.object(object));
+        let response = match self.connection.data.clone().get(request).await {
+            Ok(response) => response,
+            // The same code says that there is no such collection or partition.
+            Err(status) if status.code() == Code::NotFound && status.message().starts_with("object ") => {
+                return Ok(None);
+            }
+            Err(status) => return Err(status),
+        };
+        let version = number(response.metadata(), VERSION)?;
+        let fields = response.into_inner().obj.map(|object| entries(&object)).unwrap_or_default();
+        Ok(Some(Found { version, fields }))
     }
 
     /// `DataService.Delete`.
@@ -150,7 +247,7 @@ impl Objects {
     /// # Errors
     /// The status that the node answered with.
     pub async fn delete(&self, object: &str) -> Result<Acknowledged, Status> {
-        let request = self.request(self.object(object));
+        let request = self.to_write(self.object(object));
         acknowledged(&self.connection.data.clone().delete(request).await?)
     }
 
@@ -174,7 +271,7 @@ impl Objects {
             expected_object_version: expected_version,
             ..BatchSetValuesRequest::default()
         };
-        acknowledged(&self.connection.data.clone().batch_set_values(self.request(request)).await?)
+        acknowledged(&self.connection.data.clone().batch_set_values(self.to_write(request)).await?)
     }
 
     /// Writes one value after the other down a write stream, which is much faster than as many calls; the last
@@ -270,11 +367,12 @@ pub(super) fn as_text(bytes: &[u8]) -> String {
 }
 
 fn acknowledged<T>(response: &Response<T>) -> Result<Acknowledged, Status> {
-    let number = |name: &str| {
-        let value = response.metadata().get(name).and_then(|value| value.to_str().ok());
-        let number = value.and_then(|value| value.parse().ok());
-        number
-            .ok_or_else(|| Status::internal(format!("an acknowledged write came without {name}: {value:?}")))
-    };
-    Ok(Acknowledged { offset: number("odgm-offset")?, version: number("odgm-version")? })
+    let metadata = response.metadata();
+    Ok(Acknowledged { offset: number(metadata, "odgm-offset")?, version: number(metadata, VERSION)? })
+}
+
+fn number(metadata: &MetadataMap, name: &str) -> Result<u64, Status> {
+    let value = metadata.get(name).and_then(|value| value.to_str().ok());
+    let number = value.and_then(|value| value.parse().ok());
+    number.ok_or_else(|| Status::internal(format!("an answer came without {name}: {value:?}")))
 }

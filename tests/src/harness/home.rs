@@ -78,15 +78,30 @@ impl Home {
 
     /// The same with options.
     #[must_use]
-    pub fn collection_with(mut self, name: &str, partitions: u32, options: &[(&str, &str)]) -> Self {
+    pub fn collection_with(self, name: &str, partitions: u32, options: &[(&str, &str)]) -> Self {
         let options: BTreeMap<_, _> = options.iter().copied().collect();
-        self.collections.push(json!({
+        self.definition(json!({
             "name": name,
             "partition_count": partitions,
             "replica_count": 1,
             "shard_type": "basic",
             "options": options,
-        }));
+        }))
+    }
+
+    /// The same for a collection whose partitions each have so many replicas under Raft.
+    #[must_use]
+    pub fn replicated(self, name: &str, partitions: u32, replicas: u64) -> Self {
+        self.definition(json!({
+            "name": name,
+            "partition_count": partitions,
+            "replica_count": replicas,
+            "shard_type": "raft",
+        }))
+    }
+
+    fn definition(mut self, collection: Value) -> Self {
+        self.collections.push(collection);
         self
     }
 
@@ -132,7 +147,8 @@ impl Home {
         let mut command = Command::new(self.program.clone().map_or_else(odgm, Ok)?);
         // Whoever runs the tests may have settings of their own.
         let theirs = std::env::vars_os().map(|(name, _)| name);
-        for name in theirs.filter(|name| name.to_string_lossy().starts_with("ODGM_")) {
+        let is_setting = |name: &str| name.starts_with("ODGM_") || name.starts_with("OPRC_");
+        for name in theirs.filter(|name| is_setting(&name.to_string_lossy())) {
             command.env_remove(name);
         }
         command

@@ -1,15 +1,22 @@
 //! Real nodes for tests: `odgm serve` on the loopback interface, with a data directory that outlives it.
 
 mod clients;
+mod cluster;
 mod command;
 mod feed;
 mod home;
 mod node;
+mod ports;
 mod program;
+mod proxy;
+mod retrying;
 
-pub use clients::{Acknowledged, Connection, Fields, Objects, entries, fields, text};
+pub use clients::{Acknowledged, Connection, Fields, Found, Objects, entries, fields, text};
+pub use cluster::{Cluster, Layout, Replica, Wire};
 pub use command::Ran;
 pub use feed::{Feed, line, lines};
 pub use home::{Home, Snapshot};
 pub use node::{Node, Refusal};
 pub use program::odgm;
+pub use proxy::{Harm, Network, Way};
+pub use retrying::{Knowledge, Retrying, knowledge};

@@ -17,7 +17,7 @@ use crate::Result;
 use crate::process::Process;
 
 /// How long a node may take to start or to stop on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A node that serves. Dropping it kills the process with SIGKILL.
 #[derive(Debug)]
@@ -160,7 +160,8 @@ impl Refusal {
     }
 }
 
-fn spawn(home: &Home) -> Result<Process> {
+/// Starts `odgm serve` without waiting for anything.
+pub(super) fn spawn(home: &Home) -> Result<Process> {
     let mut command = home.command()?;
     command.arg("serve");
     Process::spawn("odgm serve", command, &home.output())

@@ -202,7 +202,7 @@ async fn a_wrong_setting_is_refused_at_start_with_its_name_and_what_was_expected
         ("ODGM_HTTP_PORT", "70000"),
         ("ODGM_REFLECTION_ENABLED", "perhaps"),
         ("ODGM_COLLECTION", "{"),
-        ("ODGM_COLLECTION", r#"[{"name":"a","partition_count":1,"replica_count":1,"shard_type":"raft"}]"#),
+        ("ODGM_COLLECTION", r#"[{"name":"a","partition_count":1,"replica_count":1,"shard_type":"mst"}]"#),
         ("ODGM_FREE_SPACE_RESERVE", "lots"),
         ("ODGM_NODE_ID", "two words"),
     ];
@@ -219,7 +219,7 @@ async fn a_wrong_setting_is_refused_at_start_with_its_name_and_what_was_expected
     odgm: ODGM_HTTP_PORT="70000": expected a whole number from 0 to 65535
     odgm: ODGM_REFLECTION_ENABLED="perhaps": expected true or false
     odgm: ODGM_COLLECTION="{": expected a JSON array of collections, as in [{"name": "objects"}]: invalid type: map, expected a sequence at line 1 column 0
-    odgm: ODGM_COLLECTION="[{\"name\":\"a\",\"partition_count\":1,\"replica_count\":1,\"shard_type\":\"raft\"}]": expected valid collections: "a" has shard_type: this build does not replicate yet, so not by raft; expected basic, none or single
+    odgm: ODGM_COLLECTION="[{\"name\":\"a\",\"partition_count\":1,\"replica_count\":1,\"shard_type\":\"mst\"}]": expected valid collections: "a" has shard_type: this build does not replicate by mst yet; expected raft, basic, none or single
     odgm: ODGM_FREE_SPACE_RESERVE="lots": expected bytes, from 0 to 1099511627776, bare or as in 64MiB (KiB, MiB, GiB, TiB)
     odgm: ODGM_NODE_ID="two words": expected a number, or a name of 1 to 160 printable characters without spaces
     "#);

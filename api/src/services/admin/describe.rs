@@ -22,6 +22,7 @@ pub(super) fn partitions(collection: &Collection) -> impl Iterator<Item = v1::Pa
             cls_id: collection.definition().name.clone(),
             partition_id: index,
             group: group.get(),
+            replicas: collection.replicas(index).iter().map(|node| node.0).collect(),
             ..Default::default()
         };
         match partition {
@@ -29,6 +30,7 @@ pub(super) fn partitions(collection: &Collection) -> impl Iterator<Item = v1::Pa
             Err(LookupError::Failed { reason, .. }) => {
                 v1::Partition { state: "failed".into(), reason: Some(reason), ..named }
             }
+            Err(LookupError::Elsewhere { .. }) => v1::Partition { state: "elsewhere".into(), ..named },
             Err(_) => v1::Partition { state: "starting".into(), ..named },
         }
     })
@@ -48,6 +50,7 @@ fn serving(named: v1::Partition, partition: &Partition) -> v1::Partition {
         entries: header.entries,
         chain: header.chain.to_string(),
         state_hash: header.state.to_string(),
+        leader: partition.leader().unwrap_or_default().0,
         ..named
     }
 }
@@ -64,6 +67,7 @@ pub(super) fn metrics(shared: &Shared) -> Vec<v1::Metric> {
         totals.entries += header.entries;
         totals.in_flight += partition.in_flight() as u64;
     }
+    let traffic = shared.manager.traffic();
     let subscriptions = shared.limits.subscriptions - shared.subscriptions.available_permits();
     vec![
         metric("log_fsyncs_total", log.fsyncs, "syncs of the log to disk since the start"),
@@ -80,6 +84,15 @@ pub(super) fn metrics(shared: &Shared) -> Vec<v1::Metric> {
         metric("entries", totals.entries, "entries that exist"),
         metric("writes_in_flight", totals.in_flight, "writes that wait to be durable and applied"),
         metric("subscriptions", subscriptions as u64, "subscriptions that are open"),
+        metric("peer_messages_sent_total", traffic.sent, "messages to other nodes since the start"),
+        metric("peer_messages_received_total", traffic.received, "messages of other nodes since the start"),
+        metric("peer_frames_sent_total", traffic.frames, "frames with those messages to other nodes"),
+        metric("peer_bytes_sent_total", traffic.bytes, "bytes sent to other nodes"),
+        metric(
+            "peer_frames_dropped_total",
+            traffic.dropped,
+            "frames that did not come from this cluster's nodes",
+        ),
     ]
 }
 

@@ -10,6 +10,7 @@ use odgm_projections::{Change, RecordSource};
 use odgm_proto::odgm::v1::{Event, HistoryRequest};
 use odgm_replication::Partition;
 use tonic::Status;
+use tonic::metadata::MetadataMap;
 
 use super::event::Selection;
 use super::past;
@@ -24,9 +25,13 @@ pub(crate) type History = Pin<Box<dyn Stream<Item = Result<Event, Status>> + Sen
 const CHUNK_BYTES: usize = 1 << 20;
 
 /// Finds the changes; their records are read later, a few at a time.
-pub(super) async fn open(shared: &Shared, request: HistoryRequest) -> Result<History, Status> {
+pub(super) async fn open(
+    shared: &Shared,
+    metadata: &MetadataMap,
+    request: HistoryRequest,
+) -> Result<History, Status> {
     let id = shared.rules.identity.check(Kind::Object, request.object_id)?;
-    let partition = shared.partition(&request.cls_id, request.partition_id)?;
+    let partition = shared.readable(metadata, &request.cls_id, request.partition_id).await?;
     let (oldest, limit) = (Offset(request.from_offset), list::limit(request.limit));
     let newest_first = request.newest_first;
     let selection = Selection::all(request.with_values);

@@ -14,7 +14,7 @@ use futures_util::Stream;
 use odgm_log::{GroupId, Offset, Timestamp};
 use odgm_proto::odgm::v1::subscribe_request::From as Begin;
 use odgm_proto::odgm::v1::{SubscribeRequest, SubscribeResponse};
-use odgm_replication::{EventBatch, EventReader, Partition, StartPoint};
+use odgm_replication::{Consistency, EventBatch, EventReader, Partition, StartPoint};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -56,6 +56,12 @@ pub(super) async fn open(shared: &Arc<Shared>, request: SubscribeRequest) -> Res
     let selection = Arc::new(Selection::checked(&shared.rules, request.filter, request.with_values)?);
     let partitions = partitions(shared, &request.cls_id, &request.partitions)?;
     let starts = starts(shared, request.from, &partitions)?;
+    for (partition, start) in partitions.iter().zip(&starts) {
+        if request.until_current || start.may_be_behind(partition) {
+            let confirmed = partition.confirm(Consistency::Linearizable).await;
+            confirmed.map_err(|error| status::from_read(&error))?;
+        }
+    }
     let readers = blocking(move || {
         let pairs = partitions.into_iter().zip(starts);
         pairs.map(|(partition, start)| Ok((start.open(Arc::clone(&partition))?, partition.head()))).collect()
@@ -110,6 +116,16 @@ enum Start {
 }
 
 impl Start {
+    /// Whether another replica may have shown the client more than this one has applied.
+    fn may_be_behind(&self, partition: &Partition) -> bool {
+        match self {
+            Self::At(StartPoint::Offset(offset)) => offset.previous() > partition.head(),
+            Self::At(StartPoint::After(offset)) => *offset > partition.head(),
+            Self::At(StartPoint::Earliest | StartPoint::Latest | StartPoint::Time(_)) => false,
+            Self::Named(_) => true,
+        }
+    }
+
     fn open(self, partition: Arc<Partition>) -> Result<EventReader, Status> {
         let start = match self {
             Self::At(start) => start,

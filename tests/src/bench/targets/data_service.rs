@@ -3,10 +3,12 @@
 use std::net::SocketAddr;
 
 use bytes::Bytes;
+use odgm_proto::metadata::{CONSISTENCY, consistency};
 use odgm_proto::odgm::v1::ListPartitionsRequest;
 use odgm_proto::odgm::v1::admin_client::AdminClient;
 use odgm_proto::oprc::data_service_client::DataServiceClient;
 use odgm_proto::oprc::{SetKeyRequest, SingleKeyRequest, ValData};
+use tonic::metadata::MetadataValue;
 use tonic::transport::Channel;
 
 use super::super::load;
@@ -18,10 +20,28 @@ use crate::Result;
 pub(super) struct Connection {
     client: DataServiceClient<Channel>,
     partitions: u32,
+    by_lease: bool,
 }
 
 pub(super) async fn connect(address: SocketAddr, partitions: u32) -> Result<Connection> {
-    Ok(Connection { client: DataServiceClient::new(channel(address).await?), partitions })
+    Ok(Connection { client: DataServiceClient::new(channel(address).await?), partitions, by_lease: false })
+}
+
+/// A connection whose reads trust the leader's lease.
+pub(super) async fn connect_for_leases(address: SocketAddr, partitions: u32) -> Result<Connection> {
+    Ok(Connection { by_lease: true, ..connect(address, partitions).await? })
+}
+
+/// The node, of all, that leads the first partition.
+pub(super) async fn leader(nodes: &[SocketAddr]) -> Result<SocketAddr> {
+    let first = nodes.first().ok_or("invariant: a cluster has nodes")?;
+    let mut admin = AdminClient::new(channel(*first).await?);
+    let request = ListPartitionsRequest { cls_id: CLASS.to_owned() };
+    let partitions = admin.list_partitions(request).await?.into_inner().partitions;
+    let leader = partitions.first().map(|partition| partition.leader).filter(|leader| *leader > 0);
+    // Their numbers are 1, 2, 3 in the order of their addresses.
+    let leader = usize::try_from(leader.ok_or("the partition has no leader")?)? - 1;
+    nodes.get(leader).copied().ok_or_else(|| format!("node {} is not one of them", leader + 1).into())
 }
 
 /// The write of one value, as every protocol of the node takes it.
@@ -54,6 +74,10 @@ impl load::Connection for Connection {
             object_id_str: Some(key.to_owned()),
             ..SingleKeyRequest::default()
         };
+        let mut request = tonic::Request::new(request);
+        if self.by_lease {
+            request.metadata_mut().insert(CONSISTENCY, MetadataValue::from_static(consistency::LEASE));
+        }
         let response = self.client.get_value(request).await?.into_inner();
         Ok(response.value.map_or(0, |value| value.data.len()))
     }

@@ -39,6 +39,10 @@ pub(super) enum Via {
     Calls,
     /// The pipelined stream `odgm.v1.Writes`.
     Stream,
+    /// A call each, to the node that leads the partition.
+    Leader,
+    /// A call each, of reads that trust the leader's lease.
+    Lease,
 }
 
 impl Subject {
@@ -54,12 +58,17 @@ impl Subject {
 
     /// Every way of `targets` to do what is asked for.
     pub(super) fn all(targets: &[Target], operation: Operation) -> Vec<Self> {
+        let is_ours = |target: &&Target| matches!(target, Target::Cluster | Target::ClusterOfThree);
+        let clusters: Vec<_> = targets.iter().filter(is_ours).copied().collect();
+        let leaders = targets.iter().filter(|target| **target == Target::Cluster);
+        let leaders = leaders.map(|target| Self { target: *target, via: Via::Leader });
+        let leases = clusters.into_iter().map(|target| Self { target, via: Via::Lease });
         let streams = |target| matches!(target, Target::Odgm | Target::Ceiling);
         let calls = targets.iter().copied().map(Self::calls);
         let streams = targets.iter().copied().filter(|target| streams(*target)).map(Self::stream);
         match operation {
-            Operation::SetValue => calls.chain(streams).collect(),
-            Operation::GetValue => calls.collect(),
+            Operation::SetValue => calls.chain(streams).chain(leaders).collect(),
+            Operation::GetValue => calls.chain(leaders).chain(leases).collect(),
         }
     }
 }
@@ -69,6 +78,8 @@ impl std::fmt::Display for Subject {
         match self.via {
             Via::Calls => write!(f, "{}", self.target),
             Via::Stream => write!(f, "{}, write stream", self.target),
+            Via::Leader => write!(f, "{}, at the leader", self.target),
+            Via::Lease => write!(f, "{}, by lease", self.target),
         }
     }
 }
@@ -82,25 +93,34 @@ pub(super) async fn visit(
     timing: Timing,
 ) -> Result<Samples> {
     let workload = Arc::clone(workload);
-    let (address, partitions) = (server.address, server.partitions);
+    let partitions = server.partitions;
+    let all = server.addresses.as_slice();
     match (server.target, via) {
-        (Target::Odgm | Target::Ceiling, Via::Calls) => {
-            let connections = open(load, || data_service::connect(address, partitions)).await?;
+        (Target::Odgm | Target::Ceiling, Via::Stream) => {
+            let open_one = |address| write_stream::open(address, partitions, load.shape);
+            closed_pipelines(open(load, all, open_one).await?, load, workload, timing).await
+        }
+        (Target::Odgm | Target::Ceiling | Target::Cluster | Target::ClusterOfThree, Via::Calls) => {
+            let connections = open(load, all, |address| data_service::connect(address, partitions)).await?;
             closed_loop(connections, load, workload, timing).await
         }
-        (Target::Odgm | Target::Ceiling, Via::Stream) => {
-            let pipelines = open(load, || write_stream::open(address, partitions, load.shape)).await?;
-            closed_pipelines(pipelines, load, workload, timing).await
+        (Target::Cluster | Target::ClusterOfThree, Via::Leader) => {
+            let leader = [data_service::leader(all).await?];
+            let connections =
+                open(load, &leader, |address| data_service::connect(address, partitions)).await?;
+            closed_loop(connections, load, workload, timing).await
         }
-        (Target::Etcd, Via::Calls) => {
-            closed_loop(open(load, || etcd::connect(address)).await?, load, workload, timing).await
+        (Target::Cluster | Target::ClusterOfThree, Via::Lease) => {
+            let connect = |address| data_service::connect_for_leases(address, partitions);
+            closed_loop(open(load, all, connect).await?, load, workload, timing).await
+        }
+        (Target::Etcd | Target::EtcdCluster, Via::Calls) => {
+            closed_loop(open(load, all, etcd::connect).await?, load, workload, timing).await
         }
         (Target::Redis, Via::Calls) => {
-            closed_loop(open(load, || redis::connect(address)).await?, load, workload, timing).await
+            closed_loop(open(load, all, redis::connect).await?, load, workload, timing).await
         }
-        (Target::Etcd | Target::Redis, Via::Stream) => {
-            Err(format!("{} has no write stream", server.target).into())
-        }
+        (target, via) => Err(format!("{target} has nothing to be reached by as {via:?}").into()),
     }
 }
 
@@ -121,12 +141,12 @@ pub(super) async fn until_serving(address: SocketAddr, patience: Duration) -> Re
 
 /// Writes every id once, so that reads find a value.
 pub(super) async fn fill(server: &Server, workload: &Workload) -> Result<()> {
-    let address = server.address;
+    let address = server.address();
     match server.target {
-        Target::Odgm | Target::Ceiling => {
+        Target::Odgm | Target::Ceiling | Target::Cluster | Target::ClusterOfThree => {
             fill_through(data_service::connect(address, server.partitions).await?, workload).await
         }
-        Target::Etcd => fill_through(etcd::connect(address).await?, workload).await,
+        Target::Etcd | Target::EtcdCluster => fill_through(etcd::connect(address).await?, workload).await,
         Target::Redis => fill_through(redis::connect(address).await?, workload).await,
     }
 }
@@ -147,13 +167,14 @@ async fn fill_through<C: super::load::Connection>(connection: C, workload: &Work
         .await
 }
 
-async fn open<C, F>(load: Load, connect: impl Fn() -> F) -> Result<Vec<C>>
+/// Opens the connections of a load, to all nodes in turn.
+async fn open<C, F>(load: Load, nodes: &[SocketAddr], connect: impl Fn(SocketAddr) -> F) -> Result<Vec<C>>
 where
     F: Future<Output = Result<C>>,
 {
     let mut connections = Vec::with_capacity(load.shape.connections);
-    for _ in 0..load.shape.connections {
-        connections.push(connect().await?);
+    for node in nodes.iter().cycle().take(load.shape.connections) {
+        connections.push(connect(*node).await?);
     }
     Ok(connections)
 }

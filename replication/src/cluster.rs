@@ -1,0 +1,178 @@
+//! A node as a member of a cluster: how it is told, how it makes itself known, and how it leaves.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
+use odgm_log::NodeId;
+use tokio_util::sync::CancellationToken;
+
+use crate::catalogue::NodeEntry;
+use crate::data_dir::NodeName;
+use crate::definition::Definition;
+use crate::manager::Manager;
+use crate::raft::Timing;
+use crate::transport::{Call, CallError, Class, Links};
+
+/// How a node is part of a cluster.
+#[derive(Clone, Debug)]
+pub struct ClusterOptions {
+    /// The nodes that the cluster begins with; the first one founds it.
+    pub members: Vec<NodeName>,
+    /// Tells clusters apart that share a network.
+    pub name: String,
+    /// Whether what another node has to do is passed on to it.
+    pub forward: bool,
+    /// How quickly nodes notice that one has gone.
+    pub timing: Timing,
+    /// The way of the messages between nodes.
+    pub wire: Wire,
+    /// Where the framed TCP transport listens, as host:port; port 0 is any free one.
+    pub listen: String,
+    /// Where the framed TCP transport finds nodes that are not to be asked over Zenoh.
+    pub addresses: BTreeMap<NodeId, String>,
+}
+
+impl Default for ClusterOptions {
+    fn default() -> Self {
+        Self {
+            members: Vec::new(),
+            name: "odgm".to_owned(),
+            forward: true,
+            timing: Timing::default(),
+            wire: Wire::default(),
+            listen: "0.0.0.0:0".to_owned(),
+            addresses: BTreeMap::new(),
+        }
+    }
+}
+
+/// The way of the messages between nodes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Wire {
+    /// Zenoh's own connections.
+    #[default]
+    Zenoh,
+    /// Connections of the node's own, found over Zenoh.
+    Tcp,
+}
+
+/// Why another node did not answer.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AskError {
+    /// It was not asked, or did not want to answer.
+    #[error("{0}")]
+    NotAsked(String),
+    /// Whether it did what it was asked for is unknown.
+    #[error("{0}")]
+    Lost(String),
+}
+
+/// What has gone between this node and the others since it started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PeerTraffic {
+    /// Messages sent.
+    pub sent: u64,
+    /// Messages received.
+    pub received: u64,
+    /// Frames that carried those sent.
+    pub frames: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Frames received that were not heeded: garbage, or of whoever does not belong here.
+    pub dropped: u64,
+}
+
+/// How often a node tries to make itself known, or to create what it was told to, until it has.
+const RETRY: Duration = Duration::from_millis(500);
+
+impl Manager {
+    /// Makes this node known to the others and creates the collections it was told to; tries until it is done.
+    pub(crate) async fn join(self: Arc<Self>, definitions: Vec<Definition>, stopping: CancellationToken) {
+        let joined = async {
+            while let Err(error) = self.register().await {
+                tracing::debug!(error, "this node is not known to the cluster yet");
+                tokio::time::sleep(RETRY).await;
+            }
+            while let Err(error) = self.create_missing(&definitions).await {
+                tracing::debug!(%error, "the collections of ODGM_COLLECTION are created later");
+                tokio::time::sleep(RETRY).await;
+            }
+            self.joined();
+        };
+        tokio::select! {
+            () = joined => {}
+            () = stopping.cancelled() => {}
+        }
+    }
+
+    /// Writes who this node is into the catalogue, unless it stands there.
+    async fn register(&self) -> Result<(), String> {
+        let identity = self.data_dir().identity();
+        let me = NodeEntry {
+            name: identity.node_name.clone(),
+            address: self.address.clone().unwrap_or_default(),
+            incarnation: identity.incarnation.clone(),
+        };
+        self.confirm_catalogue().await.map_err(|error| error.to_string())?;
+        let catalogue = self.read_catalogue().map_err(|error| error.to_string())?;
+        let node = self.node_id();
+        match catalogue.nodes.get(&node) {
+            Some(known) if *known == me => return Ok(()),
+            Some(known) if known.incarnation != me.incarnation => {
+                return Err(format!(
+                    "node {node} is known with data directory {}, and this one is {}",
+                    known.incarnation, me.incarnation
+                ));
+            }
+            _ => {}
+        }
+        self.change(catalogue.register(node, &me)).await.map_err(|error| error.to_string())
+    }
+
+    /// The nodes of the cluster: what is known of each.
+    pub fn nodes(&self) -> BTreeMap<NodeId, NodeEntry> {
+        self.nodes.all()
+    }
+
+    /// Where clients reach a node.
+    pub fn address(&self, node: NodeId) -> Option<String> {
+        self.nodes.address(node)
+    }
+
+    /// What has gone between this node and the others.
+    pub fn traffic(&self) -> PeerTraffic {
+        self.links.as_ref().map(Links::traffic).unwrap_or_default()
+    }
+
+    /// Lets others ask this node ([`Manager::ask`]); `answer` answers them.
+    pub fn staff(&self, answer: impl Fn(NodeId, Bytes) -> BoxFuture<'static, Bytes> + Send + Sync + 'static) {
+        self.opener.groups.staff(Box::new(answer));
+    }
+
+    /// Asks another node something that is not about a group of replicas.
+    ///
+    /// # Errors
+    /// [`AskError`], which says whether it may have been heard.
+    pub async fn ask(&self, node: NodeId, request: Bytes, within: Duration) -> Result<Bytes, AskError> {
+        let call = Call { to: node, class: Class::Log, group: crate::raft::NODE, request, within };
+        self.opener.transport.call(call).await.map_err(|error| match error {
+            CallError::Unreachable { .. } | CallError::Refused { .. } => {
+                AskError::NotAsked(error.to_string())
+            }
+            CallError::Timeout { .. } => AskError::Lost(error.to_string()),
+        })
+    }
+
+    /// Lets others lead what this node leads. To be called while requests are still answered.
+    pub fn hand_over(&self) -> BoxFuture<'_, ()> {
+        let groups = self.opener.groups.all();
+        async move {
+            futures_util::future::join_all(groups.iter().map(|group| group.hand_over())).await;
+        }
+        .boxed()
+    }
+}

@@ -1,0 +1,104 @@
+//! The groups of a node, by id: who answers the other nodes.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::{Arc, OnceLock};
+
+use bytes::Bytes;
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
+use odgm_log::{GroupId, NodeId};
+use parking_lot::RwLock;
+
+use super::group::Group;
+use crate::transport::Service;
+
+/// A member of a group, as the rest of the node sees it. Behind it is all of openraft; without a trait in between, whatever
+/// holds the node has the compiler look through that for every task that it is sent to.
+pub(crate) trait Member: Send + Sync {
+    /// Answers another member. What has an order is taken in before this returns.
+    fn answer(&self, from: NodeId, request: Bytes) -> BoxFuture<'static, io::Result<Bytes>>;
+
+    /// The voters of the group as this member knows them.
+    fn members(&self) -> Vec<NodeId>;
+
+    /// Lets another member lead, if this one does.
+    fn hand_over(&self) -> BoxFuture<'_, ()>;
+}
+
+impl Member for Arc<Group> {
+    fn answer(&self, from: NodeId, request: Bytes) -> BoxFuture<'static, io::Result<Bytes>> {
+        Group::answer(self, from, request)
+    }
+
+    fn members(&self) -> Vec<NodeId> {
+        Group::members(self)
+    }
+
+    fn hand_over(&self) -> BoxFuture<'_, ()> {
+        Group::hand_over(self).boxed()
+    }
+}
+
+/// The members of groups on this node.
+#[derive(Default)]
+pub(crate) struct Groups {
+    groups: RwLock<BTreeMap<GroupId, Arc<dyn Member>>>,
+    /// Who answers what is asked of the node and not of a group.
+    desk: OnceLock<Desk>,
+}
+
+/// Answers what another node asks of this one.
+pub(crate) type Desk = Box<dyn Fn(NodeId, Bytes) -> BoxFuture<'static, Bytes> + Send + Sync>;
+
+/// In the place of a group's id: it is the node that is asked. No group gets this id.
+pub(crate) const NODE: GroupId = GroupId(u32::MAX);
+
+impl Groups {
+    pub(crate) fn add(&self, group: Arc<Group>) {
+        self.groups.write().insert(group.id(), Arc::new(group));
+    }
+
+    pub(crate) fn get(&self, group: GroupId) -> Option<Arc<dyn Member>> {
+        self.groups.read().get(&group).cloned()
+    }
+
+    pub(crate) fn remove(&self, group: GroupId) {
+        self.groups.write().remove(&group);
+    }
+
+    /// Lets the node be asked. Only the first desk answers.
+    pub(crate) fn staff(&self, desk: Desk) {
+        if self.desk.set(desk).is_err() {
+            tracing::warn!("the node's requests are answered already");
+        }
+    }
+
+    /// All members on this node.
+    pub(crate) fn all(&self) -> Vec<Arc<dyn Member>> {
+        self.groups.read().values().map(Arc::clone).collect()
+    }
+}
+
+impl Service for Groups {
+    fn answer(
+        &self,
+        from: NodeId,
+        group: GroupId,
+        request: Bytes,
+    ) -> BoxFuture<'static, Result<Bytes, String>> {
+        if group == NODE {
+            return match self.desk.get() {
+                Some(desk) => desk(from, request).map(Ok).boxed(),
+                None => std::future::ready(Err("this node is starting".to_owned())).boxed(),
+            };
+        }
+        match self.get(group) {
+            Some(found) => found
+                .answer(from, request)
+                .map(move |answer| answer.map_err(|error| format!("the request of node {from}: {error}")))
+                .boxed(),
+            None => std::future::ready(Err(format!("group {group} has no member on this node"))).boxed(),
+        }
+    }
+}

@@ -1,0 +1,367 @@
+//! Writes on their way into a group: one at a time and in order to openraft where this node leads, or to the node that
+//! does.
+//!
+//! A write that another node's election makes homeless is tried again for a while, where nothing was written and nobody
+//! waits for an order: those of a pipeline are refused instead, since what came after them may stand already. A
+//! write whose answer is lost is sent again only if it has a request id, by which it is applied once.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use bytes::Bytes;
+use odgm_log::body::{Config, Semantics};
+use odgm_log::store::ReadLimit;
+use odgm_log::{Body, BodyType, Cause, GroupId, Kind, NodeId, Offset, Payload, Timestamp};
+use odgm_projections::SEMANTICS;
+use openraft::async_runtime::WatchReceiver as _;
+use openraft::error::ClientWriteError;
+use openraft::raft::ClientWriteResult;
+use openraft::raft::responder::Responder;
+use openraft::{OptionalSend, Raft};
+use tokio::sync::{mpsc, oneshot};
+
+use super::forwarding::{Passed, decode_answers};
+use super::log::Log;
+use super::machine::Machine;
+use super::messages::Request;
+use super::types::{Command, Types};
+use super::{FORWARD_TIMEOUT, LEADER_PATIENCE, PROPOSALS_AT_ONCE, RETRY_PAUSE};
+use crate::partition::require_space;
+use crate::proposal::{Admission, Answer, Proposal, ProposeError, Reply};
+use crate::transport::{Call, CallError, Class, Transport};
+
+/// Records at the beginning of a log that are looked at once.
+const BEGINNING: ReadLimit = ReadLimit { records: 64, bytes: 1 << 20 };
+
+/// A write that waits for its record.
+pub(super) struct Write {
+    kind: Kind,
+    encoded: Bytes,
+    needs_room: bool,
+    /// Nothing is tried for longer than a while.
+    since: Instant,
+    /// Whether it may be tried again after a refusal.
+    again: bool,
+    /// Whether applying it twice changes nothing: then it may be tried again where its answer was lost, too.
+    idempotent: bool,
+    /// Whether it came from another node: then it goes no further.
+    passed: bool,
+    /// Gone once it is answered.
+    waiting: Option<(Reply, Admission)>,
+}
+
+impl Write {
+    pub(super) fn new(proposal: Proposal) -> Self {
+        let Proposal { payload, kind, encoded, needs_room, reply, admission } = proposal;
+        let (since, passed) = (Instant::now(), false);
+        let again = matches!(reply, Reply::Channel(_));
+        let idempotent = payload.cause.request_id.is_some();
+        let waiting = Some((reply, admission));
+        Self { kind, encoded, needs_room, since, again, idempotent, passed, waiting }
+    }
+
+    /// One that another node has passed on.
+    pub(super) fn passed(write: Passed, reply: Reply, admission: Admission) -> Self {
+        let Passed { needs_room, kind, encoded } = write;
+        let (since, again, idempotent, passed) = (Instant::now(), false, false, true);
+        let waiting = Some((reply, admission));
+        Self { kind, encoded, needs_room, since, again, idempotent, passed, waiting }
+    }
+
+    pub(super) fn answer(mut self, answer: Answer) {
+        self.settle(answer);
+    }
+
+    fn settle(&mut self, answer: Answer) {
+        if let Some((reply, admission)) = self.waiting.take() {
+            drop(admission);
+            reply.send(answer);
+        }
+    }
+}
+
+impl Drop for Write {
+    /// Whoever still waits when it goes is told that nobody knows.
+    fn drop(&mut self) {
+        let reason = "the partition's Raft member has stopped".to_owned();
+        self.settle(Err(ProposeError::Unknown { reason }));
+    }
+}
+
+/// Takes the writes of a group in.
+pub(super) struct Proposer {
+    pub(super) group: GroupId,
+    pub(super) node: NodeId,
+    pub(super) raft: Raft<Types, Machine>,
+    pub(super) log: Log,
+    pub(super) transport: Arc<dyn Transport>,
+    /// Whether writes are passed on to the node that leads.
+    pub(super) forward: bool,
+    /// The rules with which the log begins.
+    pub(super) rules: Config,
+    /// The id of the next message to the leader. It begins anywhere, so that an earlier process had others.
+    pub(super) next: AtomicU64,
+    /// Where writes that are tried again go.
+    pub(super) queue: mpsc::WeakUnboundedSender<Write>,
+}
+
+impl Proposer {
+    /// Works until nobody can send writes any more.
+    pub(super) async fn run(self, mut writes: mpsc::UnboundedReceiver<Write>) {
+        let mut batch = Vec::new();
+        let mut begun = false;
+        while writes.recv_many(&mut batch, PROPOSALS_AT_ONCE).await > 0 {
+            let since = batch.first().map_or_else(Instant::now, |write: &Write| write.since);
+            match self.leader(since + LEADER_PATIENCE).await {
+                Some(leader) if leader == self.node => {
+                    if !begun {
+                        begun = self.begin().await;
+                    }
+                    self.lead(batch.drain(..), begun).await;
+                }
+                Some(leader) if self.forward => self.pass_on(leader, &mut batch),
+                leader => {
+                    for write in batch.drain(..) {
+                        write.answer(Err(ProposeError::NotLeader { leader }));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Who leads, once that is known; nobody if it is not in time.
+    async fn leader(&self, deadline: Instant) -> Option<NodeId> {
+        let mut metrics = self.raft.server_metrics();
+        let known = async {
+            loop {
+                let leader = metrics.borrow_and_update().current_leader;
+                if leader.is_some() || metrics.changed().await.is_err() {
+                    return leader.map(NodeId);
+                }
+            }
+        };
+        tokio::time::timeout_at(deadline.into(), known).await.ok().flatten()
+    }
+
+    async fn lead(&self, batch: impl Iterator<Item = Write>, begun: bool) {
+        let room = require_space(self.log.store());
+        let stamp = Timestamp::now();
+        for write in batch {
+            match &room {
+                _ if !begun => {
+                    // The rules come first; they could not be written, so this cannot be either.
+                    self.refuse(write, ProposeError::NotLeader { leader: None });
+                }
+                Err(full) if write.needs_room => write.answer(Err(full.clone())),
+                _ => {
+                    let Write { kind, encoded, .. } = &write;
+                    let command = Command { stamp, origin: self.node, kind: *kind, encoded: encoded.clone() };
+                    let callback = self.answering(write);
+                    // An error drops the callback, which answers by itself.
+                    drop(self.raft.client_write_ff(command, Some(callback)).await);
+                }
+            }
+        }
+    }
+
+    fn answering(&self, write: Write) -> Callback<ClientWriteResult<Types>> {
+        let queue = self.queue.clone();
+        Callback::new(move |written: Option<ClientWriteResult<Types>>| match written {
+            Some(Ok(written)) => write.answer(Ok(written.data)),
+            Some(Err(ClientWriteError::ForwardToLeader(other))) => {
+                refuse(&queue, write, ProposeError::NotLeader { leader: other.leader_id.map(NodeId) });
+            }
+            Some(Err(error)) => write.answer(Err(ProposeError::Unknown { reason: error.to_string() })),
+            None => {
+                let reason = "the partition's Raft member has stopped".to_owned();
+                write.answer(Err(ProposeError::Unknown { reason }));
+            }
+        })
+    }
+
+    fn refuse(&self, write: Write, error: ProposeError) {
+        refuse(&self.queue, write, error);
+    }
+
+    /// Sends writes to the node that leads. Those that have come from another one are refused: it asks again itself.
+    fn pass_on(&self, leader: NodeId, batch: &mut Vec<Write>) {
+        let (passed, own): (Vec<_>, Vec<_>) = batch.drain(..).partition(|write| write.passed);
+        for write in passed {
+            write.answer(Err(ProposeError::NotLeader { leader: Some(leader) }));
+        }
+        let writes = own.iter().map(|write| {
+            let Write { needs_room, kind, encoded, .. } = write;
+            Passed { needs_room: *needs_room, kind: *kind, encoded: encoded.clone() }
+        });
+        let id = self.next.fetch_add(1, Ordering::Relaxed);
+        let request = match (Request::Propose { id, writes: writes.collect() }).encode(self.group) {
+            Ok(request) => request,
+            Err(error) => {
+                let reason = error.to_string();
+                own.into_iter()
+                    .for_each(|write| write.answer(Err(ProposeError::Stopped { reason: reason.clone() })));
+                return;
+            }
+        };
+        let (group, class, within) = (self.group, Class::Log, FORWARD_TIMEOUT);
+        // Made here, not in the task: so writes leave in the order in which they came.
+        let answers = self.transport.call(Call { to: leader, class, group, request, within });
+        let queue = self.queue.clone();
+        let mut metrics = self.raft.server_metrics();
+        tokio::spawn(async move {
+            let replaced = async {
+                while metrics.borrow_and_update().current_leader.is_none_or(|now| now == leader.0) {
+                    if metrics.changed().await.is_err() {
+                        return;
+                    }
+                }
+                // Its last answers may be on their way.
+                tokio::time::sleep(RETRY_PAUSE).await;
+            };
+            let answers = tokio::select! {
+                biased;
+                answers = answers => answers.map_err(|error| lost(&error, leader)),
+                () = replaced => {
+                    let reason = format!("node {leader} led when the write was passed on to it, and another one leads now");
+                    Err(ProposeError::Unknown { reason })
+                }
+            };
+            let answers = answers.and_then(|answers| {
+                let answers = decode_answers(answers).and_then(|answers| {
+                    let (sent, answered) = (own.len(), answers.len());
+                    let wrong = || io::Error::other(format!("{answered} answers to {sent} writes"));
+                    if sent == answered { Ok(answers) } else { Err(wrong()) }
+                });
+                answers.map_err(|error| ProposeError::Unknown { reason: error.to_string() })
+            });
+            match answers {
+                Ok(answers) => {
+                    for (write, answer) in own.into_iter().zip(answers) {
+                        match answer {
+                            Err(error @ ProposeError::NotLeader { .. }) => refuse(&queue, write, error),
+                            answer => write.answer(answer),
+                        }
+                    }
+                }
+                Err(error) => own.into_iter().for_each(|write| refuse(&queue, write, error.clone())),
+            }
+        });
+    }
+
+    /// Writes the rules with which every log begins, unless they are there; answers whether they are.
+    async fn begin(&self) -> bool {
+        let missing = match self.missing() {
+            Ok(missing) => missing,
+            Err(error) => {
+                tracing::error!(group = %self.group, %error, "the beginning of the log cannot be read");
+                return false;
+            }
+        };
+        for body in missing {
+            let Ok((kind, encoded)) = (Payload { cause: Cause::default(), body }).encode() else {
+                return false;
+            };
+            let command = Command { stamp: Timestamp::now(), origin: self.node, kind, encoded };
+            let (sender, written) = oneshot::channel();
+            let callback = Callback::new(move |written: Option<ClientWriteResult<Types>>| {
+                // Nobody waits if the member is stopping.
+                let _ = sender.send(matches!(written, Some(Ok(_))));
+            });
+            drop(self.raft.client_write_ff(command, Some(callback)).await);
+            if !written.await.unwrap_or(false) {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Which of the first records are not in this log. What is in the log of a leader stays in it.
+    fn missing(&self) -> io::Result<Vec<Body>> {
+        let mut first =
+            vec![Body::Semantics(Semantics { version: SEMANTICS }), Body::Config(self.rules.clone())];
+        let (store, group) = (self.log.store(), self.group);
+        let mut next = store.bounds(group).first;
+        if next > Offset(1) {
+            // What came before has been trimmed, or a snapshot has it.
+            return Ok(Vec::new());
+        }
+        while !first.is_empty() {
+            let records = store.read(group, next, BEGINNING).map_err(io::Error::other)?;
+            let Some(last) = records.last() else { break };
+            next = last.offset.next();
+            let types = records.iter().map(|record| record.kind.body_type);
+            for found in types.filter(|found| !matches!(found, BodyType::Blank | BodyType::Membership)) {
+                first.retain(|body| body.body_type() != found);
+                if !matches!(found, BodyType::Semantics | BodyType::Config) {
+                    // Nothing else is written before them.
+                    return Ok(Vec::new());
+                }
+            }
+        }
+        Ok(first)
+    }
+}
+
+/// Whether the request may have arrived decides what is known of its writes.
+fn lost(error: &CallError, leader: NodeId) -> ProposeError {
+    match error {
+        CallError::Unreachable { .. } => ProposeError::NotLeader { leader: None },
+        CallError::Refused { reason, .. } => {
+            tracing::debug!(%leader, reason, "the leader refused writes");
+            ProposeError::NotLeader { leader: None }
+        }
+        CallError::Timeout { .. } => {
+            ProposeError::Unknown { reason: format!("the leader, node {leader}, did not answer: {error}") }
+        }
+    }
+}
+
+/// Tries a write again after a pause where that is allowed; else refuses it.
+fn refuse(queue: &mpsc::WeakUnboundedSender<Write>, write: Write, error: ProposeError) {
+    let in_time = write.since.elapsed() + RETRY_PAUSE < LEADER_PATIENCE;
+    if !(write.again && in_time && (write.idempotent || error.not_applied())) {
+        write.answer(Err(error));
+        return;
+    }
+    let queue = queue.clone();
+    tokio::spawn(async move {
+        tokio::time::sleep(RETRY_PAUSE).await;
+        match queue.upgrade() {
+            Some(queue) => {
+                if let Err(mpsc::error::SendError(write)) = queue.send(write) {
+                    write.answer(Err(error));
+                }
+            }
+            None => write.answer(Err(error)),
+        }
+    });
+}
+
+/// What openraft calls with the outcome of a write; with nothing if it drops it.
+pub(crate) struct Callback<T> {
+    call: Option<Box<dyn FnOnce(Option<T>) + Send>>,
+}
+
+impl<T> Callback<T> {
+    fn new(call: impl FnOnce(Option<T>) + Send + 'static) -> Self {
+        Self { call: Some(Box::new(call)) }
+    }
+}
+
+impl<T: OptionalSend + 'static> Responder<Types, T> for Callback<T> {
+    fn on_complete(mut self, outcome: T) {
+        if let Some(call) = self.call.take() {
+            call(Some(outcome));
+        }
+    }
+}
+
+impl<T> Drop for Callback<T> {
+    fn drop(&mut self) {
+        if let Some(call) = self.call.take() {
+            call(None);
+        }
+    }
+}

@@ -1,0 +1,14 @@
+//! Stories of a cluster of real processes, told through its public API. One binary: each has to be linked.
+
+mod catching_up;
+mod chaos;
+mod failover;
+mod load;
+mod partitions;
+mod streams;
+
+/// A story fails with whatever went wrong.
+type Story = odgm_tests::Result<()>;
+
+/// The collection of all stories; it has one partition.
+const CLASS: &str = "things";

@@ -14,7 +14,7 @@ const DEADLINE: Duration = Duration::from_secs(2);
 const SLACK: Duration = Duration::from_secs(1);
 
 /// How long it may take until another leads than one that cannot: several elections.
-const GIVES_WAY: Duration = Duration::from_secs(5);
+const GIVES_WAY: Duration = Duration::from_secs(8);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_minority_refuses_and_the_majority_goes_on() -> Story {

@@ -62,6 +62,12 @@ pub(crate) enum CallError {
         /// How long was waited.
         within: Duration,
     },
+    /// This node closed its ways to others before the answer came.
+    #[error("this node closed its connections before node {node} answered")]
+    Closed {
+        /// The node.
+        node: NodeId,
+    },
     /// The node does not want to answer this.
     #[error("node {node} refused: {reason}")]
     Refused {

@@ -122,7 +122,12 @@ struct TcpOutlet {
 }
 
 enum Way {
-    Open(TcpStream),
+    Open {
+        stream: TcpStream,
+        since: Instant,
+        /// How long to wait before the next, if this one does not last.
+        wait: Duration,
+    },
     /// It may be tried at once; if that fails, again after this.
     Untried {
         wait: Duration,
@@ -138,10 +143,12 @@ impl Outlet for TcpOutlet {
     fn send(&mut self, frame: Vec<u8>, _heard: u64) -> BoxFuture<'_, Result<(), String>> {
         Box::pin(async move {
             self.look();
-            if !matches!(self.way, Way::Open(_)) {
+            if !matches!(self.way, Way::Open { .. }) {
                 self.connect().await?;
             }
-            let Way::Open(stream) = &mut self.way else { return Err("it is not connected".to_owned()) };
+            let Way::Open { stream, .. } = &mut self.way else {
+                return Err("it is not connected".to_owned());
+            };
             match timeout(WRITE_WITHIN, write(stream, &frame)).await {
                 Ok(Ok(())) => Ok(()),
                 Ok(Err(error)) => Err(self.broke(&error.to_string())),
@@ -155,10 +162,10 @@ impl TcpOutlet {
     /// Notices that the other side has closed. Nothing is ever received here, so this asks the system only when it has told
     /// of something.
     fn look(&mut self) {
-        if let Way::Open(stream) = &self.way
+        if let Way::Open { stream, .. } = &self.way
             && !matches!(stream.try_read(&mut [0]), Err(error) if error.kind() == ErrorKind::WouldBlock)
         {
-            self.way = Way::Untried { wait: BACKOFF.0 };
+            self.lose("the other side closed it");
         }
     }
 
@@ -166,14 +173,14 @@ impl TcpOutlet {
         let wait = match &self.way {
             Way::Failed { until, reason, .. } if Instant::now() < *until => return Err(reason.clone()),
             Way::Failed { wait, .. } | Way::Untried { wait } => *wait,
-            Way::Open(_) => return Ok(()),
+            Way::Open { .. } => return Ok(()),
         };
         let address = self.addresses.address(self.to).await;
         let reason = match address {
             None => "nobody says where it listens".to_owned(),
             Some(address) => match timeout(CONNECT_WITHIN, connect(&address)).await {
                 Ok(Ok(stream)) => {
-                    self.way = Way::Open(stream);
+                    self.way = Way::Open { stream, since: Instant::now(), wait };
                     return Ok(());
                 }
                 Ok(Err(error)) => format!("{address}: {error}"),
@@ -181,15 +188,28 @@ impl TcpOutlet {
             },
         };
         self.addresses.forget(self.to);
-        let (until, wait) = (Instant::now() + wait, (2 * wait).min(BACKOFF.1));
-        self.way = Way::Failed { until, wait, reason: reason.clone() };
+        self.rest(wait, &reason);
         Err(reason)
+    }
+
+    /// Gives a connection up. One that lasted may be made again at once; one that did not is no better than none.
+    fn lose(&mut self, reason: &str) {
+        match self.way {
+            Way::Open { since, wait, .. } if since.elapsed() < BACKOFF.1 => self.rest(wait, reason),
+            _ => self.way = Way::Untried { wait: BACKOFF.0 },
+        }
+    }
+
+    fn rest(&mut self, wait: Duration, reason: &str) {
+        let until = Instant::now() + wait;
+        self.way = Way::Failed { until, wait: (2 * wait).min(BACKOFF.1), reason: reason.to_owned() };
     }
 
     fn broke(&mut self, reason: &str) -> String {
         self.addresses.forget(self.to);
-        self.way = Way::Untried { wait: BACKOFF.0 };
-        format!("the connection broke: {reason}")
+        let reason = format!("the connection broke: {reason}");
+        self.lose(&reason);
+        reason
     }
 }
 

@@ -165,10 +165,10 @@ impl Lane {
         }
     }
 
-    fn fail(&self, batch: &[Outgoing], reason: &str) {
+    fn fail<'a>(&self, batch: impl IntoIterator<Item = &'a Outgoing>, reason: &dyn fmt::Display) {
         for outgoing in batch {
             if let Message::Request { id, .. } = outgoing.message {
-                self.settle(id, Err(self.unreachable(&reason)));
+                self.settle(id, Err(self.unreachable(reason)));
             }
         }
     }
@@ -184,11 +184,12 @@ impl Lane {
             queue.closed = true;
             std::mem::take(&mut queue.messages)
         };
-        drop(messages);
+        // These were never sent; of the others nobody knows.
+        self.fail(messages.iter(), &PushError::Closed);
         let waiting = std::mem::take(&mut *self.waiting.lock());
         for (_, waiting) in waiting {
             // Whoever does not wait any more need not be told.
-            let _ = waiting.send(Err(self.unreachable(&PushError::Closed)));
+            let _ = waiting.send(Err(CallError::Closed { node: self.peer }));
         }
     }
 }
@@ -209,7 +210,7 @@ impl Waiting {
     pub(super) async fn until(mut self, expires: Instant) -> Option<Result<Bytes, CallError>> {
         match tokio::time::timeout_at(expires, &mut self.answer).await {
             Ok(Ok(outcome)) => Some(outcome),
-            Ok(Err(_)) => Some(Err(self.lane.unreachable(&PushError::Closed))),
+            Ok(Err(_)) => Some(Err(CallError::Closed { node: self.lane.peer })),
             Err(_) => None,
         }
     }

@@ -111,6 +111,17 @@ async fn a_call_that_is_not_answered_ends_in_its_time() {
 }
 
 #[tokio::test]
+async fn a_call_that_was_sent_before_this_node_closed_may_have_been_heard() {
+    let wire = Wire::default();
+    let one = wire.node(identity(ONE), None);
+    let _two = wire.node(identity(TWO), Some(Arc::new(Mute)));
+    let asked = tokio::spawn(one.call(call(TWO, Class::Log, "there?")));
+    until("the request is sent", || one.counters().sent().messages == 1).await;
+    one.close();
+    assert_eq!(asked.await.expect("no panic"), Err(CallError::Closed { node: TWO }));
+}
+
+#[tokio::test]
 async fn more_requests_than_a_node_answers_at_once_are_refused() {
     let wire = Wire::default();
     let one = wire.node(identity(ONE), None);
@@ -140,8 +151,9 @@ async fn a_full_queue_fails_at_once_and_holds_up_no_other_class() {
     assert_eq!(full, Err(CallError::Unreachable { node: TWO, reason }));
     assert_eq!(one.call(call(TWO, Class::Urgent, "there?")).await, Ok(Bytes::from_static(b"there?")));
     one.close();
+    // What the wire has may have gone out; what waited behind it has not.
+    assert_eq!(held.await, Err(CallError::Closed { node: TWO }));
     let closed = Err(CallError::Unreachable { node: TWO, reason: "this node is closing".to_owned() });
-    assert_eq!(held.await, closed);
     for waiting in waiting {
         assert_eq!(waiting.await, closed);
     }

@@ -1,6 +1,7 @@
 //! Muxes over real sockets.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
@@ -181,6 +182,29 @@ async fn a_node_goes_and_comes_back_over_tcp() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_goes_and_comes_back_over_zenoh() {
     a_node_goes_and_comes_back(Kind::Zenoh).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_accepts_and_closes_at_once_is_not_tried_without_rest() {
+    const CALLS: usize = 100;
+    let (book, accepted) = (Book::default(), Arc::new(AtomicUsize::new(0)));
+    let one = Node::start(Kind::Tcp, identity(ONE), 0, &book).await;
+    let closing = TcpListener::bind("127.0.0.1:0").await.expect("a listener");
+    book.0.lock().insert(TWO, closing.local_addr().expect("an address").to_string());
+    let counted = Arc::clone(&accepted);
+    let closer = tokio::spawn(async move {
+        while closing.accept().await.is_ok() {
+            counted.fetch_add(1, Ordering::Relaxed);
+        }
+    });
+    for _ in 0..CALLS {
+        let within = Duration::from_millis(5);
+        let failed = one.mux.call(Call { within, ..call(TWO, Class::Log, "there?") }).await;
+        assert!(failed.is_err(), "{failed:?}");
+    }
+    let tried = accepted.load(Ordering::Relaxed);
+    assert!(tried > 0 && 4 * tried < CALLS, "{tried} connections for {CALLS} calls");
+    closer.abort();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -93,12 +93,17 @@ impl Manager {
     /// Makes this node known to the others and creates the collections it was told to; tries until it is done.
     pub(crate) async fn join(self: Arc<Self>, definitions: Vec<Definition>, stopping: CancellationToken) {
         let joined = async {
+            let mut told = String::new();
             while let Err(error) = self.register().await {
-                tracing::debug!(error, "this node is not known to the cluster yet");
+                tell_once(&mut told, error, "this node is not known to the cluster yet");
                 tokio::time::sleep(RETRY).await;
             }
             while let Err(error) = self.create_missing(&definitions).await {
-                tracing::debug!(%error, "the collections of ODGM_COLLECTION are created later");
+                tell_once(
+                    &mut told,
+                    error.to_string(),
+                    "the collections of ODGM_COLLECTION are created later",
+                );
                 tokio::time::sleep(RETRY).await;
             }
             self.joined();
@@ -163,7 +168,7 @@ impl Manager {
             CallError::Unreachable { .. } | CallError::Refused { .. } => {
                 AskError::NotAsked(error.to_string())
             }
-            CallError::Timeout { .. } => AskError::Lost(error.to_string()),
+            CallError::Timeout { .. } | CallError::Closed { .. } => AskError::Lost(error.to_string()),
         })
     }
 
@@ -174,5 +179,13 @@ impl Manager {
             futures_util::future::join_all(groups.iter().map(|group| group.hand_over())).await;
         }
         .boxed()
+    }
+}
+
+/// Warns of what keeps a node from its cluster, once for each reason after another.
+fn tell_once(told: &mut String, reason: String, what: &str) {
+    if *told != reason {
+        tracing::warn!(reason, "{what}; it is tried again");
+        *told = reason;
     }
 }

@@ -368,7 +368,7 @@ impl Manager {
         let opener = Arc::clone(&self.opener);
         blocking(move || {
             for partition in partitions {
-                partition.close("the node is stopping");
+                opener.close(&partition, "the node is stopping");
                 if let Err(error) = partition.view().flush() {
                     // Nothing is lost: the view is brought up to date from the log at the next start.
                     tracing::warn!(group = %partition.group(), %error, "the view was not flushed");

@@ -37,6 +37,14 @@ pub(crate) struct Opener {
     pub(crate) forward: bool,
 }
 
+impl Opener {
+    /// Ends a partition; other nodes are told that it is not here before it stops. Blocks.
+    pub(crate) fn close(&self, partition: &Partition, reason: &str) {
+        self.groups.remove(partition.group());
+        partition.close(reason);
+    }
+}
+
 /// What is to be brought up.
 #[derive(Clone)]
 pub(crate) struct Blueprint {

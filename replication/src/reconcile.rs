@@ -61,11 +61,10 @@ impl Manager {
         self.settled().await;
         self.collections.write().remove(name);
         self.recount();
-        let groups = Arc::clone(&self.opener.groups);
+        let opener = Arc::clone(&self.opener);
         blocking(move || {
             for partition in collection.partitions().flatten() {
-                groups.remove(partition.group());
-                partition.close("the collection was deleted");
+                opener.close(&partition, "the collection was deleted");
             }
         })
         .await;

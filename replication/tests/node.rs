@@ -13,8 +13,8 @@ use odgm_log::store::{self, LogStore};
 use odgm_log::{Body, Cause, GroupId, Offset, Payload};
 use odgm_projections::{ChangeKind, Object, Outcome, RecordSource};
 use odgm_replication::{
-    CatalogueError, EventReader, LookupError, Manager, Options, Partition, ProposeError, StartPoint,
-    StoppedNode, StreamError,
+    CatalogueError, Consistency, Definition, EventReader, LookupError, Manager, Options, Partition,
+    ProposeError, StartPoint, StoppedNode, StreamError,
 };
 use support::{collection, definition, put, start};
 
@@ -196,11 +196,23 @@ async fn streams_begin_anywhere_and_miss_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_retention_trims_behind_a_snapshot_and_says_so() {
+    trims_behind_a_snapshot("single").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_retention_trims_the_log_of_a_raft_group_too() {
+    trims_behind_a_snapshot("raft").await;
+}
+
+async fn trims_behind_a_snapshot(shard_type: &str) {
     let dir = tempfile::tempdir().expect("a folder");
     let mut options = Options::new(dir.path());
     options.retention_interval = Duration::from_millis(20);
     let manager = Manager::open(options).await.expect("the node starts");
-    let partition = collection(&manager, "c", &[("retention", "16KiB")]).await;
+    let mut wire = definition("c", 1, &[("retention", "16KiB")]).wire;
+    wire.shard_type = shard_type.to_owned();
+    manager.create_collection(Definition::from_wire(wire).expect("valid")).await.expect("created");
+    let partition = manager.partition("c", 0).expect("in service");
     let lease = CursorMoved { name: "slow".into(), position: Some(Offset(2)), allowed_lag: 100_000 };
     write(&partition, Payload { cause: Cause::default(), body: Body::CursorMoved(lease.clone()) }).await;
     // Some 60 records of 1 KiB are worth keeping 16 of; the trim waits for the lease.
@@ -228,6 +240,7 @@ async fn a_retention_trims_behind_a_snapshot_and_says_so() {
 
     let manager = start(dir.path()).await;
     let partition = manager.partition("c", 0).expect("in service");
+    partition.confirm(Consistency::Linearizable).await.expect("confirmed");
     assert_eq!(dump_state(&partition), before);
     // Without its view the state below the floor comes from the snapshot.
     let group = partition.group().to_string();
@@ -236,7 +249,9 @@ async fn a_retention_trims_behind_a_snapshot_and_says_so() {
     drop(manager);
     std::fs::remove_dir_all(dir.path().join("views").join(group)).expect("removed");
     let manager = start(dir.path()).await;
-    assert_eq!(dump_state(&manager.partition("c", 0).expect("in service")), before);
+    let partition = manager.partition("c", 0).expect("in service");
+    partition.confirm(Consistency::Linearizable).await.expect("confirmed");
+    assert_eq!(dump_state(&partition), before);
     manager.shutdown().await;
 }
 

@@ -90,11 +90,11 @@ pub(super) const SETTINGS: &[Setting] = &[
         Ok(())
     }),
     // Zenoh.
-    zenoh("ODGM_MAX_SESSIONS", "1", "Zenoh sessions", |c, v| {
+    now("ODGM_MAX_SESSIONS", "1", "Zenoh sessions", |c, v| {
         c.zenoh.sessions = parse::number(v, 1..=odgm_replication::sessions::MAX_SESSIONS)?;
         Ok(())
     }),
-    zenoh("ODGM_ZENOH_HOST", "", "IP address Zenoh listens on; unset: all", |c, v| {
+    now("ODGM_ZENOH_HOST", "", "IP address Zenoh listens on; unset: all", |c, v| {
         c.zenoh.host = Some(v.to_owned());
         Ok(())
     }),
@@ -106,7 +106,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         c.zenoh.port = Some(parse::number(v, 0..=u16::MAX)?);
         Ok(())
     }),
-    zenoh("OPRC_ZENOH_PROTOCOL", "", "protocol Zenoh listens with; unset: tcp", |c, v| {
+    now("OPRC_ZENOH_PROTOCOL", "", "protocol Zenoh listens with; unset: tcp", |c, v| {
         c.zenoh.protocol = Some(v.to_owned());
         Ok(())
     }),
@@ -114,23 +114,23 @@ pub(super) const SETTINGS: &[Setting] = &[
         c.zenoh.peers = v.split(',').map(|peer| peer.trim().to_owned()).collect();
         Ok(())
     }),
-    zenoh("OPRC_ZENOH_GOSSIP_ENABLED", "", "find Zenoh peers by gossip", |c, v| {
+    now("OPRC_ZENOH_GOSSIP_ENABLED", "", "find Zenoh peers by gossip", |c, v| {
         c.zenoh.gossip = Some(parse::boolean(v)?);
         Ok(())
     }),
-    zenoh("OPRC_ZENOH_GOSSIP_MULTIHOP", "", "pass gossip on over several hops", |c, v| {
+    now("OPRC_ZENOH_GOSSIP_MULTIHOP", "", "pass gossip on over several hops", |c, v| {
         c.zenoh.gossip_multihop = Some(parse::boolean(v)?);
         Ok(())
     }),
-    zenoh("OPRC_ZENOH_LINKSTATE", "false", "route between Zenoh peers by link state", |c, v| {
+    now("OPRC_ZENOH_LINKSTATE", "false", "route between Zenoh peers by link state", |c, v| {
         c.zenoh.linkstate = parse::boolean(v)?;
         Ok(())
     }),
-    zenoh("OPRC_ZENOH_MAX_SESSIONS", "", "incoming Zenoh sessions; unset: as Zenoh has it", |c, v| {
+    now("OPRC_ZENOH_MAX_SESSIONS", "", "incoming Zenoh sessions; unset: as Zenoh has it", |c, v| {
         c.zenoh.max_sessions = Some(parse::number(v, 1..=1_000_000)?);
         Ok(())
     }),
-    zenoh(
+    now(
         "OPRC_ZENOH_MAX_LINKS",
         "",
         "links of one Zenoh session; unset: 1, which keeps messages in order",
@@ -139,19 +139,19 @@ pub(super) const SETTINGS: &[Setting] = &[
             Ok(())
         },
     ),
-    zenoh("OPRC_ZENOH_BUFFER_SIZE", "", "receive buffer of a Zenoh link, bytes", |c, v| {
+    now("OPRC_ZENOH_BUFFER_SIZE", "", "receive buffer of a Zenoh link, bytes", |c, v| {
         c.zenoh.buffer_bytes = Some(parse::bytes(v, 1024..=1 << 30)?);
         Ok(())
     }),
-    zenoh("OPRC_ZENOH_DEFAULT_TIMEOUT", "", "timeout of Zenoh queries, ms", |c, v| {
+    now("OPRC_ZENOH_DEFAULT_TIMEOUT", "", "timeout of Zenoh queries, ms", |c, v| {
         c.zenoh.query_timeout = Some(parse::millis(v)?);
         Ok(())
     }),
-    zenoh("OPRC_ZENOH_SCOUTING_MULTICAST_ENABLED", "false", "find Zenoh peers by multicast", |c, v| {
+    now("OPRC_ZENOH_SCOUTING_MULTICAST_ENABLED", "false", "find Zenoh peers by multicast", |c, v| {
         c.zenoh.multicast = parse::boolean(v)?;
         Ok(())
     }),
-    zenoh("OPRC_ZENOH_ADMINSPACE_ENABLED", "false", "serve Zenoh's admin space", |c, v| {
+    now("OPRC_ZENOH_ADMINSPACE_ENABLED", "false", "serve Zenoh's admin space", |c, v| {
         c.zenoh.adminspace = parse::boolean(v)?;
         Ok(())
     }),
@@ -166,15 +166,15 @@ pub(super) const SETTINGS: &[Setting] = &[
         Effect::None("a node has its own sessions"),
         boolean,
     ),
-    zenoh("ODGM_CAPS_QUERYABLE_ENABLED", "true", "answer Zenoh queries for capabilities", |c, v| {
+    now("ODGM_CAPS_QUERYABLE_ENABLED", "true", "answer Zenoh queries for capabilities", |c, v| {
         c.routes.capabilities = parse::boolean(v)?;
         Ok(())
     }),
-    zenoh("ODGM_ZENOH_EVENT_PUBLISH", "false", "publish changes of objects over Zenoh", |c, v| {
+    now("ODGM_ZENOH_EVENT_PUBLISH", "false", "publish changes of objects over Zenoh", |c, v| {
         c.routes.events = parse::boolean(v)?;
         Ok(())
     }),
-    zenoh(
+    now(
         "ODGM_ZENOH_EVENT_LOCALITY",
         "remote",
         "who gets those changes: session_local, remote or any",
@@ -191,16 +191,6 @@ pub(super) const SETTINGS: &[Setting] = &[
         boolean,
     ),
 ];
-
-/// A setting that only matters where the node speaks Zenoh.
-const fn zenoh(
-    name: &'static str,
-    default: &'static str,
-    meaning: &'static str,
-    read: fn(&mut Config, &str) -> Result<(), Expected>,
-) -> Setting {
-    now(name, default, meaning, read)
-}
 
 /// A setting that makes the node speak Zenoh when it is given.
 const fn speaking(

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use odgm_log::{GroupId, NodeId, Offset};
-use openraft::async_runtime::WatchReceiver as _;
 use openraft::{Raft, ReadPolicy};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
+use super::group::leader_by;
 use super::machine::Machine;
 use super::messages::{Request, decode_confirmation};
 use super::types::{Types, offset};
@@ -91,7 +91,7 @@ impl Asker {
     }
 
     async fn ask_once(&self, since: Instant) -> Confirmed {
-        let leader = self.leader(since).await.ok_or(ReadError::NoLeader)?;
+        let leader = leader_by(&self.raft, since + LEADER_PATIENCE).await.ok_or(ReadError::NoLeader)?;
         if leader == self.node {
             return self.lead().await;
         }
@@ -129,18 +129,5 @@ impl Asker {
             Ok(Err(error)) => Err(ReadError::Unconfirmed { reason: error.to_string() }),
             Err(_) => Err(ReadError::Unconfirmed { reason: "no quorum of the replicas answers".to_owned() }),
         }
-    }
-
-    async fn leader(&self, since: Instant) -> Option<NodeId> {
-        let mut metrics = self.raft.server_metrics();
-        let known = async {
-            loop {
-                let leader = metrics.borrow_and_update().current_leader;
-                if leader.is_some() || metrics.changed().await.is_err() {
-                    return leader.map(NodeId);
-                }
-            }
-        };
-        tokio::time::timeout_at((since + LEADER_PATIENCE).into(), known).await.ok().flatten()
     }
 }

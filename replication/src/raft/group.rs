@@ -446,6 +446,20 @@ impl Replicator for Arc<Group> {
     }
 }
 
+/// Who leads, once that is known; nobody if it is not in time.
+pub(super) async fn leader_by(raft: &Raft<Types, Machine>, deadline: Instant) -> Option<NodeId> {
+    let mut metrics = raft.server_metrics();
+    let known = async {
+        loop {
+            let leader = metrics.borrow_and_update().current_leader;
+            if leader.is_some() || metrics.changed().await.is_err() {
+                return leader.map(NodeId);
+            }
+        }
+    };
+    tokio::time::timeout_at(deadline.into(), known).await.ok().flatten()
+}
+
 fn config(id: GroupId, timing: Timing) -> io::Result<Config> {
     let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     let config = Config {

@@ -90,7 +90,9 @@ impl Connection {
             CallError::Timeout { .. } => {
                 RPCError::Timeout(Timeout { action, id: self.node.0, target: to.0, timeout: within })
             }
-            CallError::Refused { .. } => RPCError::Network(NetworkError::new(&error)),
+            CallError::Refused { .. } | CallError::Closed { .. } => {
+                RPCError::Network(NetworkError::new(&error))
+            }
         })
     }
 

@@ -23,6 +23,7 @@ use openraft::{OptionalSend, Raft};
 use tokio::sync::{mpsc, oneshot};
 
 use super::forwarding::{Passed, decode_answers};
+use super::group::leader_by;
 use super::log::Log;
 use super::machine::Machine;
 use super::messages::Request;
@@ -114,7 +115,7 @@ impl Proposer {
         let mut begun = false;
         while writes.recv_many(&mut batch, PROPOSALS_AT_ONCE).await > 0 {
             let since = batch.first().map_or_else(Instant::now, |write: &Write| write.since);
-            match self.leader(since + LEADER_PATIENCE).await {
+            match leader_by(&self.raft, since + LEADER_PATIENCE).await {
                 Some(leader) if leader == self.node => {
                     if !begun {
                         begun = self.begin().await;
@@ -122,27 +123,19 @@ impl Proposer {
                     self.lead(batch.drain(..), begun).await;
                 }
                 Some(leader) if self.forward => self.pass_on(leader, &mut batch),
-                leader => {
+                Some(leader) => {
                     for write in batch.drain(..) {
-                        write.answer(Err(ProposeError::NotLeader { leader }));
+                        write.answer(Err(ProposeError::NotLeader { leader: Some(leader) }));
+                    }
+                }
+                // Those that have not waited for as long as the first may go on waiting.
+                None => {
+                    for write in batch.drain(..) {
+                        self.refuse(write, ProposeError::NotLeader { leader: None });
                     }
                 }
             }
         }
-    }
-
-    /// Who leads, once that is known; nobody if it is not in time.
-    async fn leader(&self, deadline: Instant) -> Option<NodeId> {
-        let mut metrics = self.raft.server_metrics();
-        let known = async {
-            loop {
-                let leader = metrics.borrow_and_update().current_leader;
-                if leader.is_some() || metrics.changed().await.is_err() {
-                    return leader.map(NodeId);
-                }
-            }
-        };
-        tokio::time::timeout_at(deadline.into(), known).await.ok().flatten()
     }
 
     async fn lead(&self, batch: impl Iterator<Item = Write>, begun: bool) {
@@ -190,6 +183,9 @@ impl Proposer {
         let (passed, own): (Vec<_>, Vec<_>) = batch.drain(..).partition(|write| write.passed);
         for write in passed {
             write.answer(Err(ProposeError::NotLeader { leader: Some(leader) }));
+        }
+        if own.is_empty() {
+            return;
         }
         let writes = own.iter().map(|write| {
             let Write { needs_room, kind, encoded, .. } = write;
@@ -312,7 +308,7 @@ fn lost(error: &CallError, leader: NodeId) -> ProposeError {
             tracing::debug!(%leader, reason, "the leader refused writes");
             ProposeError::NotLeader { leader: None }
         }
-        CallError::Timeout { .. } => {
+        CallError::Timeout { .. } | CallError::Closed { .. } => {
             ProposeError::Unknown { reason: format!("the leader, node {leader}, did not answer: {error}") }
         }
     }

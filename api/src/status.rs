@@ -65,9 +65,9 @@ pub(crate) fn from_proposal(error: &ProposeError) -> Status {
         }
         ProposeError::TooLarge(_) => not_applied(Status::invalid_argument(message)),
         ProposeError::NotLeader { leader: Some(_) } => not_applied(Status::failed_precondition(message)),
-        ProposeError::Stopped { .. } | ProposeError::NotLeader { leader: None } => {
-            not_applied(unavailable(message))
-        }
+        ProposeError::Stopped { .. }
+        | ProposeError::Unavailable { .. }
+        | ProposeError::NotLeader { leader: None } => not_applied(unavailable(message)),
         ProposeError::Unknown { .. } => unknown(Status::unknown(message)),
     }
 }

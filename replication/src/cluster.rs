@@ -1,19 +1,21 @@
 //! A node as a member of a cluster: how it is told, how it makes itself known, and how it leaves.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
-use odgm_log::NodeId;
+use odgm_log::store::{ReadError, ReadLimit};
+use odgm_log::{Body, GroupId, NodeId, Offset};
 use tokio_util::sync::CancellationToken;
 
 use crate::catalogue::NodeEntry;
 use crate::data_dir::NodeName;
 use crate::definition::Definition;
-use crate::manager::Manager;
+use crate::manager::{Manager, OpenError};
+use crate::neighbours::{ASK_EVERY, CLOCK_DRIFT, listed};
 use crate::raft::Timing;
 use crate::transport::{Call, CallError, Class, Links};
 
@@ -28,6 +30,8 @@ pub struct ClusterOptions {
     pub forward: bool,
     /// How quickly nodes notice that one has gone.
     pub timing: Timing,
+    /// How far the clock of a node that leads may be from those of most others.
+    pub clock_drift: Duration,
     /// The way of the messages between nodes.
     pub wire: Wire,
     /// Where the framed TCP transport listens, as host:port; port 0 is any free one.
@@ -43,6 +47,7 @@ impl Default for ClusterOptions {
             name: "odgm".to_owned(),
             forward: true,
             timing: Timing::default(),
+            clock_drift: CLOCK_DRIFT,
             wire: Wire::default(),
             listen: "0.0.0.0:0".to_owned(),
             addresses: BTreeMap::new(),
@@ -95,6 +100,8 @@ impl Manager {
         let joined = async {
             let mut told = String::new();
             while let Err(error) = self.register().await {
+                // Nodes that do not believe this one have said so: that is the reason behind all others.
+                let error = self.opener.neighbours.refusal().unwrap_or(error);
                 tell_once(&mut told, error, "this node is not known to the cluster yet");
                 tokio::time::sleep(RETRY).await;
             }
@@ -129,13 +136,101 @@ impl Manager {
             Some(known) if *known == me => return Ok(()),
             Some(known) if known.incarnation != me.incarnation => {
                 return Err(format!(
-                    "node {node} is known with data directory {}, and this one is {}",
+                    "node {node} is known with data directory {}, and this one is {}: if its disk was lost, run `odgm cluster \
+                     replace {node}`",
                     known.incarnation, me.incarnation
                 ));
             }
             _ => {}
         }
         self.change(catalogue.register(node, &me)).await.map_err(|error| error.to_string())
+    }
+
+    /// Asks the other nodes how they are, and lets fit ones lead, until the node stops.
+    pub(crate) async fn watch_neighbours(
+        manager: Weak<Self>,
+        founders: BTreeSet<NodeId>,
+        stopping: CancellationToken,
+    ) {
+        let mut told = BTreeMap::new();
+        while !stopping.is_cancelled() {
+            let Some(manager) = manager.upgrade() else { return };
+            let neighbours = &manager.opener.neighbours;
+            let mut others = founders.clone();
+            others.extend(manager.places());
+            others.remove(&manager.node_id());
+            neighbours.ask(&*manager.opener.transport, &others).await;
+            manager.tell_of_neighbours(&mut told);
+            let groups = manager.opener.groups.all();
+            futures_util::future::join_all(groups.iter().map(|group| group.give_way())).await;
+            let pause = if neighbours.is_founded() { ASK_EVERY.0 } else { ASK_EVERY.1 };
+            drop(manager);
+            stopping.run_until_cancelled(tokio::time::sleep(pause)).await;
+        }
+    }
+
+    /// Says when nodes fall silent and when they are back, and what others hold against this one.
+    fn tell_of_neighbours(&self, told: &mut BTreeMap<&'static str, String>) {
+        let (neighbours, members) = (&self.opener.neighbours, self.places());
+        let mut news = |what: &'static str, now: String, bad: &str, good: &str| {
+            let before = told.insert(what, now.clone()).unwrap_or_default();
+            match (now == before, now.is_empty()) {
+                (true, _) => {}
+                (false, false) => tracing::warn!(node = %self.node_id(), reason = now, "{bad}"),
+                (false, true) => tracing::info!(node = %self.node_id(), before, "{good}"),
+            }
+        };
+        let refusal = neighbours.refusal().unwrap_or_default();
+        news(
+            "refusal",
+            refusal,
+            "other nodes do not listen to this one",
+            "other nodes listen to this one again",
+        );
+        let silent = listed(&neighbours.silent(&members));
+        news("silent", silent, "members do not answer", "all members answer again");
+        let clock = neighbours.clock(&members).err().map(|clock| clock.to_string()).unwrap_or_default();
+        news("clock", clock, "this node must not lead", "the clock of this node is that of the others again");
+    }
+
+    /// Compares what the node was told of its cluster with the members that its directory knows.
+    pub(crate) fn check_members(&self) -> Result<(), OpenError> {
+        let (members, told) = (BTreeSet::from_iter(self.places()), BTreeSet::from_iter(self.founders()));
+        let founders = self.catalogue_founders()?;
+        if members.is_empty() || told == members || founders.as_ref() == Some(&told) {
+            return Ok(());
+        }
+        let (data, listed_members, listed_told) =
+            (self.data_dir().root().display(), listed(&members), listed(&told));
+        if told.is_disjoint(&members) && founders.is_some_and(|founders| told.is_disjoint(&founders)) {
+            return Err(OpenError::Membership(format!(
+                "the data directory {data} belongs to a cluster of nodes {listed_members}, and ODGM_MEMBERS names \
+                 {listed_told}, none of them: correct ODGM_MEMBERS or ODGM_DATA_DIR"
+            )));
+        }
+        tracing::warn!(
+            told = listed_told,
+            members = listed_members,
+            "ODGM_MEMBERS differs from the members of this node's cluster and is not heeded: it says who founds a cluster; \
+             `odgm cluster` changes one"
+        );
+        Ok(())
+    }
+
+    /// Who founded this node's cluster, if its log goes back that far.
+    fn catalogue_founders(&self) -> Result<Option<BTreeSet<NodeId>>, OpenError> {
+        let limit = ReadLimit { records: 1, bytes: usize::MAX };
+        let first = match self.log().read(GroupId::CATALOGUE, Offset(1), limit) {
+            Ok(records) => records.into_iter().find(|record| record.offset == Offset(1)),
+            // A snapshot has it.
+            Err(ReadError::BelowFloor { .. }) => None,
+            Err(error) => return Err(OpenError::Membership(error.to_string())),
+        };
+        let body = first.and_then(|record| record.decode().ok()).map(|payload| payload.body);
+        Ok(match body {
+            Some(Body::Membership(membership)) => Some(membership.voters.into_iter().flatten().collect()),
+            _ => None,
+        })
     }
 
     /// The nodes of the cluster: what is known of each.

@@ -10,6 +10,7 @@ pub mod definition;
 mod limits;
 mod local;
 mod manager;
+mod neighbours;
 mod nodes;
 mod opening;
 mod partition;

@@ -24,7 +24,8 @@ use crate::data_dir::{self, DataDir, NodeName};
 use crate::definition::Definition;
 use crate::limits::Limits;
 use crate::local::Workers;
-use crate::nodes::Nodes;
+use crate::neighbours::{Introduction, Neighbours};
+use crate::nodes::{Nodes, incarnation};
 use crate::opening::{self, Blueprint, Founders, Opener};
 use crate::partition::Partition;
 use crate::raft::{Groups, Timing};
@@ -180,6 +181,8 @@ impl Manager {
         let members = cluster.as_ref().map(|cluster| members(cluster, &data, &log)).transpose()?;
         let nodes = Arc::new(Nodes::default());
         let groups = Arc::new(Groups::default());
+        let neighbours = neighbours(cluster.as_ref(), &data, &nodes, &log)?;
+        groups.introduce(&neighbours);
         let (sessions, links) = open_links(&options, &data, &nodes, &groups).await?;
         let transport: Arc<dyn Transport> = match &links {
             Some(links) => links.transport(),
@@ -194,6 +197,7 @@ impl Manager {
             rules: options.rules.clone(),
             groups,
             transport,
+            neighbours,
             timing: cluster.as_ref().map_or_else(Timing::default, |cluster| cluster.timing),
             forward: cluster.as_ref().is_none_or(|cluster| cluster.forward),
         });
@@ -220,6 +224,15 @@ impl Manager {
             opening: Arc::new(Semaphore::new(OPENING_AT_ONCE)),
             stopping: CancellationToken::new(),
         });
+        if let Some(members) = &manager.members {
+            manager.check_members()?;
+            let founders = members.iter().copied().collect();
+            tokio::spawn(Self::watch_neighbours(
+                Arc::downgrade(&manager),
+                founders,
+                manager.stopping.clone(),
+            ));
+        }
         // Until it has joined its cluster it is not ready, with or without partitions.
         manager.recount();
         manager.reconcile().await?;
@@ -462,6 +475,11 @@ impl Manager {
         Ok(Catalogue::read(object.as_ref())?)
     }
 
+    /// The nodes that found the cluster, as this one was told; none on a node alone.
+    pub(crate) fn founders(&self) -> Vec<NodeId> {
+        self.members.clone().unwrap_or_default()
+    }
+
     /// The nodes on which partitions are placed.
     pub(crate) fn places(&self) -> Vec<NodeId> {
         match self.opener.groups.get(GroupId::CATALOGUE) {
@@ -476,6 +494,26 @@ fn open_store(options: &Options) -> Result<(DataDir, LogStore, Arc<Workers>), Op
     let log = LogStore::open(&data.log(), options.log.clone())?;
     let workers = Workers::start(options.workers).map_err(OpenError::Threads)?;
     Ok((data, log, workers))
+}
+
+/// What this node is to know of the others.
+fn neighbours(
+    cluster: Option<&ClusterOptions>,
+    data: &DataDir,
+    nodes: &Arc<Nodes>,
+    log: &LogStore,
+) -> Result<Arc<Neighbours>, OpenError> {
+    let node = data.node_id();
+    let Some(cluster) = cluster else { return Ok(Arc::new(Neighbours::none(node))) };
+    let process = getrandom::u64().map_err(|error| OpenError::DataDir(data_dir::Error::Random(error)))?;
+    let me = Introduction {
+        node,
+        incarnation: incarnation(&data.identity().incarnation),
+        process,
+        founders: cluster.members.iter().map(NodeName::node_id).collect(),
+        drift: cluster.clock_drift,
+    };
+    Ok(Arc::new(Neighbours::new(me, Arc::clone(nodes), log.clone())))
 }
 
 /// Opens the way to others: Zenoh where it is asked for, and what nodes say to each other in a cluster.

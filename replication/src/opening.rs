@@ -1,7 +1,7 @@
 //! Bringing a partition up: view, catching up, first records.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use odgm_log::body::{Config, Semantics};
 use odgm_log::store::LogStore;
@@ -14,6 +14,7 @@ use crate::definition::{Definition, Replication};
 use crate::limits::Limits;
 use crate::local::{Local, Workers};
 use crate::manager::blocking;
+use crate::neighbours::Neighbours;
 use crate::partition::Partition;
 use crate::proposal::Gate;
 use crate::raft::{Group, Groups, Member, Place, Timing};
@@ -32,6 +33,8 @@ pub(crate) struct Opener {
     /// The members of Raft groups on this node.
     pub(crate) groups: Arc<Groups>,
     pub(crate) transport: Arc<dyn Transport>,
+    /// What is known of the other nodes.
+    pub(crate) neighbours: Arc<Neighbours>,
     pub(crate) timing: Timing,
     /// Whether what another node has to do is passed on to it.
     pub(crate) forward: bool,
@@ -72,6 +75,9 @@ pub const CATALOGUE_CLASS: &str = "_catalogue";
 
 /// How long the node that is to lead may take to make a new group before others do.
 const FOUNDING_PATIENCE: Duration = Duration::from_secs(2);
+
+/// How often it is looked whether the founders of a cluster agree.
+const AGREE_EVERY: Duration = Duration::from_millis(50);
 
 impl Blueprint {
     /// The catalogue's partition.
@@ -151,6 +157,7 @@ async fn open_group(
             resources: opener.resources.clone(),
         },
         transport: Arc::clone(&opener.transport),
+        neighbours: Arc::clone(&opener.neighbours),
         timing: opener.timing,
         gate: Arc::clone(&gate),
         rules,
@@ -159,8 +166,30 @@ async fn open_group(
     };
     let group = Group::start(member).await.map_err(|source| ReplicaError::Raft { group: id, source })?;
     opener.groups.add(Arc::clone(&group));
-    group.keep(tokio::spawn(found(Arc::clone(&group), node, founders)));
+    let neighbours = (id == GroupId::CATALOGUE).then(|| Arc::clone(&opener.neighbours));
+    let founding = Arc::clone(&group);
+    group.keep(tokio::spawn(async move {
+        if let Some(neighbours) = neighbours {
+            agree(&founding, &neighbours).await;
+        }
+        found(founding, node, founders).await;
+    }));
     Ok(Partition::new(blueprint, opener.log.clone(), gate, Box::new(group)))
+}
+
+/// Waits until all founders of a cluster are there and mean the same one, or there is a cluster already.
+async fn agree(group: &Group, neighbours: &Neighbours) {
+    let (mut told, mut reason, mut since) = (String::new(), String::new(), Instant::now());
+    while !matches!(group.is_initialized().await, Ok(true)) {
+        let Err(found) = neighbours.agree_to_found() else { return };
+        if found != reason {
+            (reason, since) = (found, Instant::now());
+        } else if since.elapsed() > FOUNDING_PATIENCE && told != reason {
+            tracing::warn!(reason, "this node is part of no cluster yet");
+            told.clone_from(&reason);
+        }
+        tokio::time::sleep(AGREE_EVERY).await;
+    }
 }
 
 /// Makes the group, if nobody has. The first founder does so at once, and then leads.

@@ -2,9 +2,10 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use odgm_log::store::{Bounds, LogStore};
-use odgm_log::{Body, GroupId, NodeId, Offset, Payload};
+use odgm_log::{Body, BodyType, GroupId, NodeId, Offset, Payload};
 use odgm_projections::View;
 use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
@@ -24,7 +25,17 @@ pub struct Partition {
     log: LogStore,
     gate: Arc<Gate>,
     closed: CancellationToken,
+    /// Whether other nodes have replicas of it, too.
+    is_replicated: bool,
     replicator: Box<dyn Replicator>,
+}
+
+/// What of the time that a client waits is left for the answer to reach it: a part, and at most so much.
+const FOR_THE_ANSWER: (u32, Duration) = (8, Duration::from_millis(250));
+
+/// How long the part of a client's time that is left for its answer begins before its end.
+fn kept(within: Duration) -> Duration {
+    (within / FOR_THE_ANSWER.0).min(FOR_THE_ANSWER.1)
 }
 
 impl Partition {
@@ -35,8 +46,8 @@ impl Partition {
         replicator: Box<dyn Replicator>,
     ) -> Arc<Self> {
         let Blueprint { class, index, group, consistency, .. } = blueprint.clone();
-        let closed = CancellationToken::new();
-        Arc::new(Self { class, index, group, consistency, log, gate, closed, replicator })
+        let (closed, is_replicated) = (CancellationToken::new(), blueprint.founders.is_some());
+        Arc::new(Self { class, index, group, consistency, log, gate, closed, is_replicated, replicator })
     }
 
     /// The collection it belongs to.
@@ -109,6 +120,19 @@ impl Partition {
         }
     }
 
+    /// The same, with the reason in time for a client that waits no longer than `within`.
+    ///
+    /// # Errors
+    /// [`ReadError`], where it cannot be confirmed, or not in time.
+    pub async fn confirm_within(&self, consistency: Consistency, within: Duration) -> Result<(), ReadError> {
+        let Some(confirmed) = self.replicator.confirm(consistency) else { return Ok(()) };
+        let in_time = tokio::time::timeout(within.saturating_sub(kept(within)), confirmed).await;
+        in_time.unwrap_or_else(|_| {
+            let late = || format!("nobody answered within {within:?}");
+            Err(ReadError::Unconfirmed { reason: self.replicator.trouble().unwrap_or_else(late) })
+        })
+    }
+
     /// How fresh a read is that does not say so itself.
     pub fn consistency(&self) -> Consistency {
         self.consistency
@@ -150,21 +174,39 @@ impl Partition {
     /// [`ProposeError`], which says whether the command was certainly not applied.
     pub async fn propose(&self, payload: Payload) -> Answer {
         let (sender, receiver) = oneshot::channel();
-        self.enter(payload, Reply::Channel(sender));
-        receiver.await.unwrap_or_else(|_| {
-            Err(ProposeError::Unknown { reason: "the partition's worker thread has ended".to_owned() })
+        self.enter(payload, Reply::Channel(sender), None);
+        answered(receiver).await
+    }
+
+    /// The same, with the reason in time for a client that waits no longer than `within`.
+    ///
+    /// # Errors
+    /// [`ProposeError`], which says whether the command was certainly not applied.
+    pub async fn propose_within(&self, payload: Payload, within: Duration) -> Answer {
+        if !self.is_replicated {
+            return self.propose(payload).await;
+        }
+        let (sender, receiver) = oneshot::channel();
+        let now = Instant::now();
+        // Waiting for a leader ends before all else does: then it is certain that nothing was applied.
+        self.enter(payload, Reply::Channel(sender), Some(now + within.saturating_sub(2 * kept(within))));
+        let in_time = tokio::time::timeout(within.saturating_sub(kept(within)), answered(receiver)).await;
+        in_time.unwrap_or_else(|_| {
+            let late = || format!("no quorum of the replicas confirmed it within {within:?}");
+            Err(ProposeError::Unknown { reason: self.replicator.trouble().unwrap_or_else(late) })
         })
     }
 
     /// As [`Partition::propose`], for pipelines: commands become records in the order of the calls. `reply` is
     /// called exactly once, perhaps before this returns, and must not block.
     pub fn submit(&self, payload: Payload, reply: impl FnOnce(Answer) + Send + 'static) {
-        self.enter(payload, Reply::Call(Box::new(reply)));
+        self.enter(payload, Reply::Call(Box::new(reply)), None);
     }
 
-    fn enter(&self, payload: Payload, reply: Reply) {
+    fn enter(&self, payload: Payload, reply: Reply, until: Option<Instant>) {
         let needs_room = self.needs_room(&payload.body);
-        let room = if needs_room { self.require_space() } else { Ok(()) };
+        // Where there are replicas it is the leader's room that counts.
+        let room = if needs_room && !self.is_replicated { self.require_space() } else { Ok(()) };
         let admitted = room.and_then(|()| {
             let (kind, encoded) = payload.encode().map_err(ProposeError::TooLarge)?;
             let admission = self.gate.admit(encoded.len())?;
@@ -172,7 +214,8 @@ impl Partition {
         });
         match admitted {
             Ok((kind, encoded, admission)) => {
-                self.replicator.propose(Proposal { payload, kind, encoded, needs_room, reply, admission });
+                let proposal = Proposal { payload, kind, encoded, needs_room, until, reply, admission };
+                self.replicator.propose(proposal);
             }
             Err(error) => reply.send(Err(error)),
         }
@@ -181,15 +224,9 @@ impl Partition {
     /// What frees space goes on when space is low, and what a partition cannot do without.
     fn needs_room(&self, body: &Body) -> bool {
         match body {
-            Body::Semantics(_)
-            | Body::Config(_)
-            | Body::Trimmed(_)
-            | Body::CollectTombstones(_)
-            | Body::Blank
-            | Body::Membership(_) => false,
             Body::CursorMoved(cursor) => cursor.position.is_some(),
             // Deleting a collection frees space; creating one asks for space first.
-            _ => self.group != GroupId::CATALOGUE,
+            _ => self.group != GroupId::CATALOGUE && adds(body.body_type()),
         }
     }
 
@@ -208,6 +245,26 @@ impl Partition {
     pub(crate) fn closed(&self) -> &CancellationToken {
         &self.closed
     }
+}
+
+async fn answered(answer: oneshot::Receiver<Answer>) -> Answer {
+    answer.await.unwrap_or_else(|_| {
+        Err(ProposeError::Unknown { reason: "the partition's worker thread has ended".to_owned() })
+    })
+}
+
+/// Whether records of this type add to what a partition holds; the others it cannot do without.
+pub(crate) fn adds(body: BodyType) -> bool {
+    !matches!(
+        body,
+        BodyType::Semantics
+            | BodyType::Config
+            | BodyType::Trimmed
+            | BodyType::CollectTombstones
+            | BodyType::CursorMoved
+            | BodyType::Blank
+            | BodyType::Membership
+    )
 }
 
 /// Refuses while space is low.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
 
 use bytes::Bytes;
 use odgm_log::{Kind, NodeId, Payload, PayloadError};
@@ -45,6 +46,12 @@ pub enum ProposeError {
     NotLeader {
         /// Who leads, if that is known.
         leader: Option<NodeId>,
+    },
+    /// The members of the partition cannot take it now. Not applied.
+    #[error("{reason}; not applied")]
+    Unavailable {
+        /// Why, and what to do.
+        reason: String,
     },
     /// The record may or may not be in the log.
     #[error("it is unknown whether the write was applied: {reason}")]
@@ -100,6 +107,8 @@ pub(crate) struct Proposal {
     pub(crate) encoded: Bytes,
     /// Whether it is refused while space is low.
     pub(crate) needs_room: bool,
+    /// Until when a leader may be waited for, if not for as long as that is worth it.
+    pub(crate) until: Option<Instant>,
     pub(crate) reply: Reply,
     /// Held until the answer is out.
     pub(crate) admission: Admission,

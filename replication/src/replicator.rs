@@ -37,6 +37,11 @@ pub(crate) trait Replicator: Send + Sync {
     /// Who makes the proposals of all nodes into records, as far as is known here.
     fn leader(&self) -> Option<NodeId>;
 
+    /// Why nothing can be proposed or confirmed at present, if that is known.
+    fn trouble(&self) -> Option<String> {
+        None
+    }
+
     /// Takes no more proposals, answers those that were taken in, and returns when that is done. Blocks.
     fn stop(&self, reason: &str);
 

@@ -58,6 +58,7 @@ impl ServeArgs {
 
 /// `odgm serve`: returns when the node has stopped.
 pub(crate) async fn run(args: ServeArgs) -> Result<(), Error> {
+    odgm_log::arm_failpoints();
     let config = Config::from_lookup(|name| args.lookup(name).or_else(|| std::env::var_os(name)))
         .map_err(|error| Error::Usage(error.to_string()))?;
     let impatience = tokio::spawn(exit_on_second_signal());

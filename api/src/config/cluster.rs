@@ -89,6 +89,15 @@ pub(super) const SETTINGS: &[Setting] = &[
         c.cluster.timing.election.1 = millis_within(v, 30..=600_000)?;
         Ok(())
     }),
+    now(
+        "ODGM_CLOCK_DRIFT_MS",
+        "5000",
+        "how far the clock of a node that leads may be from most others, ms",
+        |c, v| {
+            c.cluster.clock_drift = millis_within(v, 100..=86_400_000)?;
+            Ok(())
+        },
+    ),
     // Zenoh.
     now("ODGM_MAX_SESSIONS", "1", "Zenoh sessions", |c, v| {
         c.zenoh.sessions = parse::number(v, 1..=odgm_replication::sessions::MAX_SESSIONS)?;

@@ -5,7 +5,6 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
-use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{FutureExt as _, TryStreamExt as _};
@@ -22,13 +21,10 @@ use prost::Message;
 use tonic::metadata::{AsciiMetadataKey, MetadataMap};
 use tonic::{Code, Request, Response, Status};
 
-use super::Shared;
 use super::data::{Data, stream};
+use super::{PATIENCE, Shared};
 use crate::request;
 use crate::status::{self, OFFSET, OUTCOME, not_applied};
-
-/// How long another node may take where the client does not say how long it waits.
-const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Metadata that travels with a request.
 const ASKED: [&str; 5] = [CAUSE, CONSISTENCY, DEPTH, REQUEST_ID, TRACEPARENT];

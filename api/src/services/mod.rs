@@ -10,6 +10,7 @@ mod streams;
 mod writes;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use odgm_log::body::Cause;
 use odgm_log::{Body, NodeId, Payload};
@@ -36,6 +37,9 @@ use crate::status::{self, Written, not_applied};
 
 /// Verifications and dumps that run at once; each keeps a thread and a disk busy.
 const HEAVY_AT_ONCE: usize = 2;
+
+/// How long a request may take where the client does not say how long it waits.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What every service has at hand.
 pub(crate) struct Shared {
@@ -78,7 +82,8 @@ impl Shared {
     ) -> Result<Arc<Partition>, Status> {
         let asked = request::consistency(metadata)?;
         let partition = self.partition(class, id)?;
-        let confirmed = partition.confirm(asked.unwrap_or(partition.consistency())).await;
+        let within = request::timeout(metadata.as_ref()).unwrap_or(PATIENCE);
+        let confirmed = partition.confirm_within(asked.unwrap_or(partition.consistency()), within).await;
         confirmed.map_err(|error| match error {
             ReadError::Elsewhere { leader } => self.tell_leader(status::from_read(&error), leader),
             _ => status::from_read(&error),
@@ -119,7 +124,9 @@ impl Shared {
     ) -> Result<(Arc<Partition>, Written), Status> {
         let (partition, payload) =
             request::cause(metadata).and_then(|cause| self.prepare(cause, command?)).map_err(not_applied)?;
-        let written = self.propose(&partition, payload).await?;
+        let within = request::timeout(metadata.as_ref()).unwrap_or(PATIENCE);
+        let is_deletion = matches!(payload.body, Body::Delete(_));
+        let written = self.answer(partition.propose_within(payload, within).await, is_deletion)?;
         Ok((partition, written))
     }
 

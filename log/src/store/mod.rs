@@ -118,6 +118,11 @@ impl LogStore {
         self.store.syncer.space.is_low()
     }
 
+    /// Looks how much space is free now, unless that was done a moment ago. Without writes nobody else does.
+    pub fn look_at_space(&self) {
+        self.store.syncer.space.refresh();
+    }
+
     /// Becomes `Some` when the store has failed. That is final: the node must stop.
     pub fn failure(&self) -> watch::Receiver<Option<SyncError>> {
         self.store.syncer.failure()

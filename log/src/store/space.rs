@@ -28,6 +28,11 @@ impl Space {
     pub fn is_low(&self) -> bool {
         self.free < self.reserve
     }
+
+    /// Whether half of the reserve is used up.
+    pub fn is_critical(&self) -> bool {
+        self.free < self.reserve / 2
+    }
 }
 
 /// Asks the file system now and then, and answers from memory.

@@ -10,11 +10,13 @@ use openraft::{Raft, ReadPolicy};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
-use super::group::leader_by;
+use super::group::{leader_by, members_of};
+use super::log::Log;
 use super::machine::Machine;
 use super::messages::{Request, decode_confirmation};
 use super::types::{Types, offset};
 use super::{CONFIRM_TIMEOUT, LEADER_PATIENCE, READ_ROUNDS, READS_AT_ONCE, RETRY_PAUSE};
+use crate::neighbours::Neighbours;
 use crate::reading::ReadError;
 use crate::transport::{Call, Class, Transport};
 
@@ -71,9 +73,11 @@ pub(super) struct Asker {
     pub(super) node: NodeId,
     pub(super) raft: Raft<Types, Machine>,
     pub(super) transport: Arc<dyn Transport>,
+    pub(super) neighbours: Arc<Neighbours>,
     pub(super) forward: bool,
     pub(super) lease: bool,
     pub(super) visible: watch::Receiver<Offset>,
+    pub(super) log: Log,
 }
 
 impl Asker {
@@ -83,8 +87,12 @@ impl Asker {
         loop {
             let asked = self.ask_once(since).await;
             let again = matches!(asked, Err(ReadError::NoLeader | ReadError::Unconfirmed { .. }));
-            if !again || since.elapsed() + RETRY_PAUSE > LEADER_PATIENCE {
+            if !again {
                 return asked;
+            }
+            if since.elapsed() + RETRY_PAUSE > LEADER_PATIENCE {
+                let quorum = self.neighbours.quorum(&members_of(&self.raft));
+                return quorum.map_or_else(|silent| Err(unconfirmed(silent.to_string())), |()| asked);
             }
             tokio::time::sleep(RETRY_PAUSE).await;
         }
@@ -98,7 +106,6 @@ impl Asker {
         if !self.forward {
             return Err(ReadError::Elsewhere { leader });
         }
-        let unconfirmed = |reason: String| ReadError::Unconfirmed { reason };
         let (group, class, within) = (self.group, Class::Log, CONFIRM_TIMEOUT);
         let request = Request::Confirm { lease: self.lease }.encode(group);
         let request = request.map_err(|error| unconfirmed(error.to_string()))?;
@@ -111,9 +118,16 @@ impl Asker {
             Ok(Ok(visible)) => Ok(*visible),
             Ok(Err(_)) => Err(ReadError::Closed),
             Err(_) => {
-                Err(unconfirmed(format!("this replica is behind offset {offset}, which the leader has")))
+                let full = if self.is_full() { ", and its disk is nearly full: free some space" } else { "" };
+                Err(unconfirmed(format!(
+                    "this replica is behind offset {offset}, which the leader has{full}"
+                )))
             }
         }
+    }
+
+    fn is_full(&self) -> bool {
+        self.log.store().space().is_critical()
     }
 
     async fn lead(&self) -> Confirmed {
@@ -130,4 +144,8 @@ impl Asker {
             Err(_) => Err(ReadError::Unconfirmed { reason: "no quorum of the replicas answers".to_owned() }),
         }
     }
+}
+
+fn unconfirmed(reason: String) -> ReadError {
+    ReadError::Unconfirmed { reason }
 }

@@ -12,6 +12,7 @@
 //! | 3 low on space | free (u64), reserve (u64) |
 //! | 4 stopped, 5 unknown | reason |
 //! | 6 not the leader | 1 and the leader's id (u64) if it is known, else 0 |
+//! | 7 not now | reason |
 //!
 //! An outcome is a tag and its parts: 0 changed, 1 unchanged (version); 2 version mismatch (expected, current); 3 CRDT
 //! malformed (key, reason); 4 CRDT too large (key, bytes, limit); 5 noted; 6 duplicate (offset, outcome); 7 request id
@@ -134,6 +135,10 @@ fn put_error(error: &ProposeError, out: &mut BytesMut) {
             out.put_u8(5);
             put_bytes(reason.as_bytes(), out);
         }
+        ProposeError::Unavailable { reason } => {
+            out.put_u8(7);
+            put_bytes(reason.as_bytes(), out);
+        }
         ProposeError::Stopped { reason } => {
             out.put_u8(4);
             put_bytes(reason.as_bytes(), out);
@@ -162,6 +167,7 @@ fn get_answer(input: &mut Bytes) -> io::Result<Answer> {
             let leader = if known { Some(NodeId(input.try_get_u64()?)) } else { None };
             ProposeError::NotLeader { leader }
         }
+        7 => ProposeError::Unavailable { reason: get_text(input)? },
         other => return Err(invalid(format!("there is no answer of kind {other}"))),
     }))
 }
@@ -263,6 +269,7 @@ mod tests {
             Err(ProposeError::Stopped { reason: "stopping".into() }),
             Err(ProposeError::NotLeader { leader: None }),
             Err(ProposeError::NotLeader { leader: Some(NodeId(3)) }),
+            Err(ProposeError::Unavailable { reason: "nobody is there".into() }),
             Err(ProposeError::Unknown { reason: "lost".into() }),
         ]
     }

@@ -14,7 +14,8 @@ use odgm_log::store::LogStore;
 use odgm_log::{GroupId, NodeId, Offset};
 use odgm_projections::View;
 use openraft::async_runtime::WatchReceiver as _;
-use openraft::{Config, Raft, SnapshotPolicy};
+use openraft::raft::{AppendEntriesRequest, VoteRequest};
+use openraft::{Config, EntryPayload, Raft, SnapshotPolicy};
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -32,9 +33,11 @@ use super::messages::{
 };
 use super::network::Peers;
 use super::proposing::{Proposer, Write};
-use super::types::{LogId, Peer, Types, Vote, index, invalid, offset};
+use super::types::{Entry, LogId, Peer, Types, Vote, index, invalid, offset};
 use super::{DRAIN_PATIENCE, HANDOVER_PATIENCE, RETRY_PAUSE, SNAPSHOT_PATIENCE};
 use crate::manager::blocking;
+use crate::neighbours::Neighbours;
+use crate::partition::adds;
 use crate::proposal::{Gate, Proposal, ProposeError, Reply};
 use crate::reading::{Consistency, ReadError};
 use crate::replicator::Replicator;
@@ -63,6 +66,8 @@ pub(crate) struct Member {
     pub(crate) store: LogStore,
     pub(crate) place: Place,
     pub(crate) transport: Arc<dyn Transport>,
+    /// What is known of the other nodes.
+    pub(crate) neighbours: Arc<Neighbours>,
     pub(crate) timing: Timing,
     /// Counts the writes in flight, those of other nodes included.
     pub(crate) gate: Arc<Gate>,
@@ -80,6 +85,8 @@ pub(crate) struct Group {
     node: NodeId,
     raft: Raft<Types, Machine>,
     machine: Machine,
+    log: Log,
+    neighbours: Arc<Neighbours>,
     incoming: Arc<Incoming>,
     gate: Arc<Gate>,
     writes: mpsc::UnboundedSender<Write>,
@@ -96,8 +103,19 @@ pub(crate) struct Group {
 impl Group {
     /// Brings the member up. It takes part as soon as the group has been [initialised](Self::initialize) somewhere.
     pub(crate) async fn start(member: Member) -> io::Result<Arc<Self>> {
-        let Member { group: id, node, store, place, transport, timing, gate, rules, forward, failures } =
-            member;
+        let Member {
+            group: id,
+            node,
+            store,
+            place,
+            transport,
+            neighbours,
+            timing,
+            gate,
+            rules,
+            forward,
+            failures,
+        } = member;
         let incoming = Arc::new(Incoming::new(&place.snapshots));
         let (log, machine) = blocking(move || {
             let log = Log::open(store, id)?;
@@ -112,10 +130,19 @@ impl Group {
         let raft = raft.map_err(io::Error::other)?;
         let mut tasks = vec![tokio::spawn(listen(raft.clone(), silence, timing.election.1))];
         let reads = [false, true].map(|lease| {
-            let (raft, transport) = (raft.clone(), Arc::clone(&transport));
-            let visible = machine.visible().subscribe();
-            let (reads, task) =
-                Reads::start(Asker { group: id, node, raft, transport, forward, lease, visible });
+            let (raft, transport, log) = (raft.clone(), Arc::clone(&transport), log.clone());
+            let (neighbours, visible) = (Arc::clone(&neighbours), machine.visible().subscribe());
+            let (reads, task) = Reads::start(Asker {
+                group: id,
+                node,
+                raft,
+                transport,
+                neighbours,
+                forward,
+                lease,
+                visible,
+                log,
+            });
             tasks.push(task);
             reads
         });
@@ -127,7 +154,8 @@ impl Group {
             group: id,
             node,
             raft: raft.clone(),
-            log,
+            log: log.clone(),
+            neighbours: Arc::clone(&neighbours),
             transport,
             forward,
             rules,
@@ -149,6 +177,8 @@ impl Group {
             node,
             raft,
             machine,
+            log,
+            neighbours,
             incoming,
             gate,
             writes,
@@ -198,9 +228,7 @@ impl Group {
 
     /// The members as this one knows them.
     pub(crate) fn members(&self) -> Vec<NodeId> {
-        let metrics = self.raft.server_metrics();
-        let metrics = metrics.borrow_watched();
-        metrics.membership_config.voter_ids().map(NodeId).collect()
+        members_of(&self.raft)
     }
 
     /// Who leads, as far as this member knows.
@@ -221,11 +249,33 @@ impl Group {
 
     /// Lets another member lead, if this one does; returns when one does or nobody wants to.
     pub(crate) async fn hand_over(&self) {
+        let others = self.members().into_iter().filter(|other| *other != self.node).collect();
+        self.hand_over_to(others).await;
+    }
+
+    /// Lets a member lead that is fit for it, if this one leads, is not, and there is one that is.
+    pub(crate) async fn give_way(&self) {
+        let is_full = self.log.store().is_low_on_space();
+        if self.leader() != Some(self.node) || !(is_full || self.neighbours.has_worries()) {
+            return;
+        }
+        let members = self.members();
+        let clock = self.neighbours.clock(&members);
+        let fit = self.neighbours.fit(&members);
+        if (is_full || clock.is_err()) && !fit.is_empty() {
+            let reason =
+                clock.err().map_or_else(|| "its disk is nearly full".to_owned(), |clock| clock.to_string());
+            tracing::warn!(group = %self.id, reason, "this node gives the lead to another one");
+            self.hand_over_to(fit).await;
+        }
+    }
+
+    async fn hand_over_to(&self, others: Vec<NodeId>) {
         if self.leader() != Some(self.node) {
             return;
         }
         let since = Instant::now();
-        for other in self.members().into_iter().filter(|other| *other != self.node).cycle() {
+        for other in others.into_iter().cycle() {
             if since.elapsed() > HANDOVER_PATIENCE
                 || self.raft.trigger().transfer_leader(other.0).await.is_err()
             {
@@ -334,8 +384,43 @@ impl Group {
         }
     }
 
+    /// A member that holds nothing of a log that there is has lost its disk, or has not been brought up to date. It would
+    /// make a quorum with members that miss what it had: so it votes only where the log begins.
+    fn require_memory(&self, vote: &VoteRequest<Types>) -> io::Result<()> {
+        let candidate = vote.last_log_id.map_or(0, |last| last.index);
+        if candidate == 0 || self.log.store().bounds(self.id).last > Offset::ZERO {
+            return Ok(());
+        }
+        Err(io::Error::other(
+            "this member holds nothing of the log, so it does not vote before a leader has filled it",
+        ))
+    }
+
+    /// Stores nothing more that can wait when there is hardly any room left: so the node lives on, and what frees space
+    /// still has some.
+    fn require_room(&self, append: &AppendEntriesRequest<Types>) -> io::Result<()> {
+        let adds = |entry: &Entry| match &entry.payload {
+            EntryPayload::Normal(command) => self.id != GroupId::CATALOGUE && adds(command.kind.body_type),
+            _ => false,
+        };
+        let space = self.log.store().space();
+        if space.is_critical() && append.entries.iter().any(adds) {
+            let (free, reserve) = (space.free, space.reserve);
+            return Err(io::Error::new(
+                io::ErrorKind::StorageFull,
+                format!("only {free} bytes are free where the log is, and {reserve} are kept in reserve"),
+            ));
+        }
+        Ok(())
+    }
+
     async fn answer_member(&self, request: Request) -> io::Result<Bytes> {
         let raft = &self.raft;
+        match &request {
+            Request::Append(append) => self.require_room(append)?,
+            Request::Vote(vote) | Request::PreVote(vote) => self.require_memory(vote)?,
+            _ => {}
+        }
         Ok(match request {
             Request::Append(append) => {
                 encode_append_answer(&raft.append_entries(append).await.map_err(io::Error::other)?)
@@ -427,6 +512,10 @@ impl Replicator for Arc<Group> {
         Group::leader(self)
     }
 
+    fn trouble(&self) -> Option<String> {
+        self.neighbours.quorum(&self.members()).err().map(|silent| silent.to_string())
+    }
+
     fn stop(&self, reason: &str) {
         self.closed.lock().get_or_insert(ProposeError::Stopped { reason: reason.to_owned() });
         let since = Instant::now();
@@ -444,6 +533,13 @@ impl Replicator for Arc<Group> {
     fn has_failed(&self) -> bool {
         self.machine.failure().borrow().is_some()
     }
+}
+
+/// The voters of a group as this member knows them.
+pub(super) fn members_of(raft: &Raft<Types, Machine>) -> Vec<NodeId> {
+    let metrics = raft.server_metrics();
+    let metrics = metrics.borrow_watched();
+    metrics.membership_config.voter_ids().map(NodeId).collect()
 }
 
 /// Who leads, once that is known; nobody if it is not in time.

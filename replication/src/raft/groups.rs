@@ -11,7 +11,8 @@ use odgm_log::{GroupId, NodeId};
 use parking_lot::RwLock;
 
 use super::group::Group;
-use crate::transport::Service;
+use crate::neighbours::Neighbours;
+use crate::transport::{GREETING, Service};
 
 /// A member of a group, as the rest of the node sees it. Behind it is all of openraft; without a trait in between, whatever
 /// holds the node has the compiler look through that for every task that it is sent to.
@@ -24,6 +25,9 @@ pub(crate) trait Member: Send + Sync {
 
     /// Lets another member lead, if this one does.
     fn hand_over(&self) -> BoxFuture<'_, ()>;
+
+    /// Lets a member lead that is fit for it, if this one leads, is not, and there is one that is.
+    fn give_way(&self) -> BoxFuture<'_, ()>;
 }
 
 impl Member for Arc<Group> {
@@ -38,6 +42,10 @@ impl Member for Arc<Group> {
     fn hand_over(&self) -> BoxFuture<'_, ()> {
         Group::hand_over(self).boxed()
     }
+
+    fn give_way(&self) -> BoxFuture<'_, ()> {
+        Group::give_way(self).boxed()
+    }
 }
 
 /// The members of groups on this node.
@@ -46,6 +54,8 @@ pub(crate) struct Groups {
     groups: RwLock<BTreeMap<GroupId, Arc<dyn Member>>>,
     /// Who answers what is asked of the node and not of a group.
     desk: OnceLock<Desk>,
+    /// Who answers nodes that introduce themselves.
+    neighbours: OnceLock<Arc<Neighbours>>,
 }
 
 /// Answers what another node asks of this one.
@@ -74,6 +84,11 @@ impl Groups {
         }
     }
 
+    /// Has nodes that introduce themselves answered. Only the first one answers.
+    pub(crate) fn introduce(&self, neighbours: &Arc<Neighbours>) {
+        self.neighbours.get_or_init(|| Arc::clone(neighbours));
+    }
+
     /// All members on this node.
     pub(crate) fn all(&self) -> Vec<Arc<dyn Member>> {
         self.groups.read().values().map(Arc::clone).collect()
@@ -87,6 +102,12 @@ impl Service for Groups {
         group: GroupId,
         request: Bytes,
     ) -> BoxFuture<'static, Result<Bytes, String>> {
+        if group == GREETING {
+            let answer = self.neighbours.get().map(|neighbours| neighbours.answer(from, request));
+            let answer = answer.ok_or_else(|| "this node is starting".to_owned());
+            return std::future::ready(answer.and_then(|answer| answer.map_err(|error| error.to_string())))
+                .boxed();
+        }
         if group == NODE {
             return match self.desk.get() {
                 Some(desk) => desk(from, request).map(Ok).boxed(),

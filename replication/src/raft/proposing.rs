@@ -23,12 +23,13 @@ use openraft::{OptionalSend, Raft};
 use tokio::sync::{mpsc, oneshot};
 
 use super::forwarding::{Passed, decode_answers};
-use super::group::leader_by;
+use super::group::{leader_by, members_of};
 use super::log::Log;
 use super::machine::Machine;
 use super::messages::Request;
 use super::types::{Command, Types};
 use super::{FORWARD_TIMEOUT, LEADER_PATIENCE, PROPOSALS_AT_ONCE, RETRY_PAUSE};
+use crate::neighbours::{Neighbours, Trouble};
 use crate::partition::require_space;
 use crate::proposal::{Admission, Answer, Proposal, ProposeError, Reply};
 use crate::transport::{Call, CallError, Class, Transport};
@@ -42,7 +43,7 @@ pub(super) struct Write {
     encoded: Bytes,
     needs_room: bool,
     /// Nothing is tried for longer than a while.
-    since: Instant,
+    until: Instant,
     /// Whether it may be tried again after a refusal.
     again: bool,
     /// Whether applying it twice changes nothing: then it may be tried again where its answer was lost, too.
@@ -55,20 +56,21 @@ pub(super) struct Write {
 
 impl Write {
     pub(super) fn new(proposal: Proposal) -> Self {
-        let Proposal { payload, kind, encoded, needs_room, reply, admission } = proposal;
-        let (since, passed) = (Instant::now(), false);
+        let Proposal { payload, kind, encoded, needs_room, until, reply, admission } = proposal;
+        let patience = Instant::now() + LEADER_PATIENCE;
+        let (until, passed) = (until.map_or(patience, |until| until.min(patience)), false);
         let again = matches!(reply, Reply::Channel(_));
         let idempotent = payload.cause.request_id.is_some();
         let waiting = Some((reply, admission));
-        Self { kind, encoded, needs_room, since, again, idempotent, passed, waiting }
+        Self { kind, encoded, needs_room, until, again, idempotent, passed, waiting }
     }
 
     /// One that another node has passed on.
     pub(super) fn passed(write: Passed, reply: Reply, admission: Admission) -> Self {
         let Passed { needs_room, kind, encoded } = write;
-        let (since, again, idempotent, passed) = (Instant::now(), false, false, true);
+        let (until, again, idempotent, passed) = (Instant::now() + LEADER_PATIENCE, false, false, true);
         let waiting = Some((reply, admission));
-        Self { kind, encoded, needs_room, since, again, idempotent, passed, waiting }
+        Self { kind, encoded, needs_room, until, again, idempotent, passed, waiting }
     }
 
     pub(super) fn answer(mut self, answer: Answer) {
@@ -91,6 +93,17 @@ impl Drop for Write {
     }
 }
 
+/// What keeps a leader from proposing.
+#[derive(Default)]
+struct Fitness {
+    /// Why it may not stamp records.
+    clock: Option<ProposeError>,
+    /// Why there is no room for them, here or on a quorum.
+    room: Option<ProposeError>,
+    /// Whether another member could lead.
+    other: bool,
+}
+
 /// Takes the writes of a group in.
 pub(super) struct Proposer {
     pub(super) group: GroupId,
@@ -100,6 +113,8 @@ pub(super) struct Proposer {
     pub(super) transport: Arc<dyn Transport>,
     /// Whether writes are passed on to the node that leads.
     pub(super) forward: bool,
+    /// What is known of the other nodes.
+    pub(super) neighbours: Arc<Neighbours>,
     /// The rules with which the log begins.
     pub(super) rules: Config,
     /// The id of the next message to the leader. It begins anywhere, so that an earlier process had others.
@@ -114,8 +129,8 @@ impl Proposer {
         let mut batch = Vec::new();
         let mut begun = false;
         while writes.recv_many(&mut batch, PROPOSALS_AT_ONCE).await > 0 {
-            let since = batch.first().map_or_else(Instant::now, |write: &Write| write.since);
-            match leader_by(&self.raft, since + LEADER_PATIENCE).await {
+            let until = batch.iter().map(|write: &Write| write.until).min().unwrap_or_else(Instant::now);
+            match leader_by(&self.raft, until).await {
                 Some(leader) if leader == self.node => {
                     if !begun {
                         begun = self.begin().await;
@@ -130,8 +145,9 @@ impl Proposer {
                 }
                 // Those that have not waited for as long as the first may go on waiting.
                 None => {
+                    let error = self.leaderless();
                     for write in batch.drain(..) {
-                        self.refuse(write, ProposeError::NotLeader { leader: None });
+                        self.refuse(write, error.clone());
                     }
                 }
             }
@@ -139,15 +155,16 @@ impl Proposer {
     }
 
     async fn lead(&self, batch: impl Iterator<Item = Write>, begun: bool) {
-        let room = require_space(self.log.store());
+        let Fitness { clock, room, other } = self.fitness();
         let stamp = Timestamp::now();
         for write in batch {
             match &room {
                 _ if !begun => {
                     // The rules come first; they could not be written, so this cannot be either.
-                    self.refuse(write, ProposeError::NotLeader { leader: None });
+                    self.refuse(write, self.leaderless());
                 }
-                Err(full) if write.needs_room => write.answer(Err(full.clone())),
+                _ if clock.is_some() => self.turn_down(write, clock.clone(), other),
+                Some(full) if write.needs_room => self.turn_down(write, Some(full.clone()), other),
                 _ => {
                     let Write { kind, encoded, .. } = &write;
                     let command = Command { stamp, origin: self.node, kind: *kind, encoded: encoded.clone() };
@@ -155,6 +172,42 @@ impl Proposer {
                     // An error drops the callback, which answers by itself.
                     drop(self.raft.client_write_ff(command, Some(callback)).await);
                 }
+            }
+        }
+    }
+
+    fn fitness(&self) -> Fitness {
+        let room = require_space(self.log.store()).err();
+        if room.is_none() && !self.neighbours.has_worries() {
+            return Fitness::default();
+        }
+        let members = members_of(&self.raft);
+        let unavailable = |trouble: Trouble| ProposeError::Unavailable {
+            reason: format!("the partition takes no writes: {trouble}"),
+        };
+        let clock = self.neighbours.clock(&members).err().map(unavailable);
+        let room = room.or_else(|| self.neighbours.space(&members).err().map(unavailable));
+        let is_unfit = clock.is_some() || room.is_some();
+        Fitness { clock, room, other: is_unfit && !self.neighbours.fit(&members).is_empty() }
+    }
+
+    /// Refuses what this leader is not fit for. Where another member is, it leads in a moment, and the write waits for that.
+    fn turn_down(&self, write: Write, error: Option<ProposeError>, other: bool) {
+        let error = error.unwrap_or(ProposeError::NotLeader { leader: None });
+        match (other, write.passed) {
+            (false, _) => write.answer(Err(error)),
+            (true, false) => self.refuse(write, error),
+            // It is tried again where it came from.
+            (true, true) => write.answer(Err(ProposeError::NotLeader { leader: None })),
+        }
+    }
+
+    /// What a write is told that found no leader.
+    fn leaderless(&self) -> ProposeError {
+        match self.neighbours.quorum(&members_of(&self.raft)) {
+            Ok(()) => ProposeError::NotLeader { leader: None },
+            Err(silent) => {
+                ProposeError::Unavailable { reason: format!("the partition has no leader: {silent}") }
             }
         }
     }
@@ -316,7 +369,7 @@ fn lost(error: &CallError, leader: NodeId) -> ProposeError {
 
 /// Tries a write again after a pause where that is allowed; else refuses it.
 fn refuse(queue: &mpsc::WeakUnboundedSender<Write>, write: Write, error: ProposeError) {
-    let in_time = write.since.elapsed() + RETRY_PAUSE < LEADER_PATIENCE;
+    let in_time = Instant::now() + RETRY_PAUSE < write.until;
     if !(write.again && in_time && (write.idempotent || error.not_applied())) {
         write.answer(Err(error));
         return;

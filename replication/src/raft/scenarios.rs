@@ -16,6 +16,7 @@ use super::group::{Group, Member, Timing};
 use super::groups::Groups;
 use super::machine::Place;
 use crate::limits::Limits;
+use crate::neighbours::Neighbours;
 use crate::proposal::{Answer, Gate, Proposal, ProposeError, Reply};
 use crate::reading::{Consistency, ReadError};
 use crate::replicator::Replicator as _;
@@ -79,6 +80,7 @@ impl Cluster {
             store: store.clone(),
             place,
             transport: Arc::new(self.network.endpoint(node)),
+            neighbours: Arc::new(Neighbours::none(node)),
             timing: Timing::default(),
             gate: Arc::clone(&self.gate),
             rules: Config::default(),
@@ -123,7 +125,8 @@ impl Cluster {
         let (sender, answer) = oneshot::channel();
         let reply = Reply::Channel(sender);
         let needs_room = true;
-        self.group(node).propose(Proposal { payload, kind, encoded, needs_room, reply, admission });
+        let until = None;
+        self.group(node).propose(Proposal { payload, kind, encoded, needs_room, until, reply, admission });
         answer.await.expect("every proposal is answered")
     }
 
@@ -393,4 +396,29 @@ async fn who_was_away_for_longer_than_the_log_comes_back_through_a_snapshot() {
 /// An offset less a few that a restart may have left to be applied again.
 fn at_least(offset: Offset, less: u64) -> Offset {
     Offset(offset.0 - less)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_that_has_lost_its_disk_helps_nobody_to_lead_before_it_is_filled_again() {
+    let mut cluster = Cluster::start(11).await;
+    let leader = cluster.leader_of(&ALL).await;
+    let (behind, wiped) = (others(leader)[0], others(leader)[1]);
+    // Only the leader and the one that is to lose it have the write.
+    cluster.network().isolate(behind);
+    let written = cluster.write(&[leader, wiped], "o", "acknowledged").await.expect("two are a quorum");
+    for node in ALL {
+        cluster.end(node).await;
+    }
+    cluster.network().heal();
+    std::fs::remove_dir_all(cluster.dir.path().join(wiped.to_string())).expect("wiped");
+    cluster.begin(behind).await;
+    cluster.begin(wiped).await;
+    let refused = cluster.propose(behind, "o", "instead of it").await.expect_err("nobody leads");
+    assert_eq!(refused, ProposeError::NotLeader { leader: None });
+    // With the one that remembers, all goes on.
+    cluster.begin(leader).await;
+    let next = cluster.write(&ALL, "p", "after it").await.expect("acknowledged");
+    assert!(next.offset > written.offset);
+    cluster.expect_equal(next.offset).await;
+    assert_eq!(cluster.value(wiped, "o"), Some("acknowledged".into()));
 }

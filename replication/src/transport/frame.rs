@@ -180,22 +180,35 @@ pub(crate) const fn fits(bytes: usize) -> bool {
     bytes <= MAX_FRAME_BYTES - HEADER_BYTES - REQUEST_HEAD
 }
 
-/// Reads a frame as a whole, so that of a broken one nothing is heeded. The messages share its bytes.
-pub(crate) fn decode(frame: Bytes) -> Result<(Header, Messages), FrameError> {
-    if take::<4>(&frame, 0)? != MAGIC {
+/// The header of a frame of which perhaps only the beginning is there; none where that is not enough of it.
+pub(crate) fn decode_beginning(bytes: &[u8]) -> Result<Option<Header>, FrameError> {
+    match decode_header(bytes) {
+        Ok(header) => Ok(Some(header)),
+        Err(FrameError::Short) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn decode_header(frame: &[u8]) -> Result<Header, FrameError> {
+    if take::<4>(frame, 0)? != MAGIC {
         return Err(FrameError::NotAFrame);
     }
-    let [version, class] = take(&frame, 4)?;
+    let [version, class] = take(frame, 4)?;
     if version != VERSION {
         return Err(FrameError::Version(version));
     }
-    let header = Header {
+    Ok(Header {
         class: Class::of_code(class)?,
-        cluster: ClusterId(u64::from_be_bytes(take(&frame, 6)?)),
-        sender: NodeId(u64::from_be_bytes(take(&frame, 14)?)),
-        incarnation: u64::from_be_bytes(take(&frame, 22)?),
-        recipient: NodeId(u64::from_be_bytes(take(&frame, 30)?)),
-    };
+        cluster: ClusterId(u64::from_be_bytes(take(frame, 6)?)),
+        sender: NodeId(u64::from_be_bytes(take(frame, 14)?)),
+        incarnation: u64::from_be_bytes(take(frame, 22)?),
+        recipient: NodeId(u64::from_be_bytes(take(frame, 30)?)),
+    })
+}
+
+/// Reads a frame as a whole, so that of a broken one nothing is heeded. The messages share its bytes.
+pub(crate) fn decode(frame: Bytes) -> Result<(Header, Messages), FrameError> {
+    let header = decode_header(&frame)?;
     let (mut at, mut total) = (HEADER_BYTES, 0);
     while at < frame.len() {
         at = Head::read(&frame, at)?.end;

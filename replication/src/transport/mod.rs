@@ -22,6 +22,10 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use odgm_log::{GroupId, NodeId};
 
+/// In the place of a group's id: nodes introduce themselves. What is asked under it is answered to strangers, too, so that
+/// they learn why nothing else is. No group gets this id.
+pub(crate) const GREETING: GroupId = GroupId(u32::MAX - 1);
+
 /// What a call is about; calls of one class do not hold up those of another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Class {

@@ -25,8 +25,10 @@ use tokio_util::sync::CancellationToken;
 
 pub(crate) use self::counters::{Counters, Dropped};
 use self::lane::{Lane, Outgoing, Waiting};
-use super::frame::{ClusterId, FrameError, Header, MAX_FRAME_BYTES, Message, Messages, decode, fits};
-use super::{Call, CallError, Class, Service, Transport};
+use super::frame::{
+    ClusterId, FrameError, Header, MAX_FRAME_BYTES, Message, Messages, decode, decode_beginning, fits,
+};
+use super::{Call, CallError, Class, GREETING, Service, Transport};
 
 /// Messages that wait to be sent to one node in one class; one more fails at once.
 pub(crate) const QUEUE_MESSAGES: usize = 8_192;
@@ -64,6 +66,11 @@ pub(crate) trait Outlet: Send + 'static {
 
 /// Who may talk to this node. It is asked once for each frame.
 pub(crate) trait Admission: Send + Sync + 'static {
+    /// Whether it can tell yet. Until then nobody is heeded.
+    fn is_ready(&self) -> bool {
+        true
+    }
+
     /// Whether what the node says is heeded; if not, the error tells it why.
     fn admit(&self, sender: NodeId, incarnation: u64) -> Result<(), String>;
 }
@@ -168,6 +175,11 @@ impl Inbound {
         }
     }
 
+    /// Whether the rest of a frame is worth reading, of which this is the beginning. One that is not is counted.
+    pub(crate) fn is_worth_reading(&self, beginning: &[u8]) -> bool {
+        self.0.upgrade().is_some_and(|shared| shared.is_worth_reading(beginning))
+    }
+
     /// Counts what the carrier could not bring here.
     pub(crate) fn drop_frame(&self, reason: Dropped, why: &str) {
         if let Some(shared) = self.0.upgrade() {
@@ -215,14 +227,15 @@ impl Shared {
         let bytes = frame.len();
         let (header, messages) = match decode(frame) {
             Ok(decoded) => decoded,
-            Err(error @ FrameError::Version(_)) => {
-                return self.counters.count_dropped(None, Dropped::Format, &error);
-            }
-            Err(error) => return self.counters.count_dropped(None, Dropped::Unreadable, &error),
+            Err(error) => return self.count_unreadable(error),
         };
         let sender = header.sender;
         if let Some((reason, why)) = self.misdirected(&header) {
             return self.counters.count_dropped(Some(sender), reason, &why);
+        }
+        if !self.admission.is_ready() {
+            self.counters.count_dropped_silently(Dropped::Starting);
+            return self.refuse_all(&header, messages, "it is starting");
         }
         let admitted = self.admission.admit(sender, header.incarnation);
         if let Err(reason) = admitted {
@@ -236,6 +249,29 @@ impl Shared {
         lane.hear();
         for message in messages {
             self.heed(&lane, sender, message);
+        }
+    }
+
+    fn count_unreadable(&self, error: FrameError) {
+        let reason =
+            if matches!(error, FrameError::Version(_)) { Dropped::Format } else { Dropped::Unreadable };
+        self.counters.count_dropped(None, reason, &error);
+    }
+
+    fn is_worth_reading(&self, beginning: &[u8]) -> bool {
+        match decode_beginning(beginning) {
+            Ok(None) => true,
+            Ok(Some(header)) => match self.misdirected(&header) {
+                None => true,
+                Some((reason, why)) => {
+                    self.counters.count_dropped(Some(header.sender), reason, &why);
+                    false
+                }
+            },
+            Err(error) => {
+                self.count_unreadable(error);
+                false
+            }
         }
     }
 
@@ -308,9 +344,12 @@ impl Shared {
 
     fn refuse_all(&self, header: &Header, messages: Messages, reason: &str) {
         for message in messages {
-            if let Message::Request { id, .. } = message
-                && let Some(lane) = self.lane(header.sender, header.class, LANES_WITH_STRANGERS)
-            {
+            let Message::Request { id, group, left_ms, bytes } = message else { continue };
+            let Some(lane) = self.lane(header.sender, header.class, LANES_WITH_STRANGERS) else { return };
+            if group == GREETING {
+                let expires = Instant::now() + Duration::from_millis(left_ms.into());
+                self.answer(&lane, header.sender, id, group, bytes, expires);
+            } else {
                 self.refuse(&lane, id, reason);
             }
         }

@@ -17,7 +17,7 @@ use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream, lookup_host};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::Class;
@@ -42,6 +42,10 @@ const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(10), Duration::from
 
 /// Room for what is read at once.
 const READ_BYTES: usize = 64 << 10;
+
+/// How long a new connection may take until its first frame is there, and how long any frame may take from its first byte
+/// to its last. So connections that say nothing, or hardly anything, do not keep others out.
+const FRAME_WITHIN: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(60));
 
 /// Connections that wait to be accepted.
 const BACKLOG: u32 = 256;
@@ -264,20 +268,40 @@ async fn read_all(mut stream: TcpStream, from: SocketAddr, inbound: Inbound, _pl
         return;
     }
     let mut buffer = BytesMut::with_capacity(READ_BYTES);
+    let mut deadline = Some(Instant::now() + FRAME_WITHIN.0);
     loop {
         match next_frame(&mut buffer) {
-            Next::Frame(frame) => inbound.receive(frame),
+            Next::Frame(frame) => {
+                inbound.receive(frame);
+                deadline = None;
+            }
             Next::TooLong(length) => {
                 inbound.drop_frame(Dropped::Unreadable, &format!("{from} announces {length} bytes"));
                 return;
             }
             Next::Missing(bytes) => {
+                let beginning = buffer.get(LENGTH_BYTES..).unwrap_or_default();
+                if !inbound.is_worth_reading(beginning) {
+                    return;
+                }
+                if !buffer.is_empty() {
+                    deadline.get_or_insert_with(|| Instant::now() + FRAME_WITHIN.1);
+                }
                 // What is announced is believed up to a usual frame; beyond it the buffer grows with what comes.
                 buffer.reserve(bytes.clamp(READ_BYTES, FRAME_BYTES + READ_BYTES));
-                match stream.read_buf(&mut buffer).await {
-                    Ok(0) => return,
-                    Ok(_) => {}
-                    Err(error) => {
+                let reading = stream.read_buf(&mut buffer);
+                let read = match deadline {
+                    Some(deadline) => timeout_at(deadline, reading).await,
+                    None => Ok(reading.await),
+                };
+                match read {
+                    Err(_) => {
+                        return inbound
+                            .drop_frame(Dropped::Unreadable, &format!("{from} takes too long to say it"));
+                    }
+                    Ok(Ok(0)) => return,
+                    Ok(Ok(_)) => {}
+                    Ok(Err(error)) => {
                         tracing::debug!(%from, %error, "a connection broke");
                         return;
                     }

@@ -168,7 +168,7 @@ fn written_by(io: &Path) -> Result<u64> {
     Ok(*numbers(&text).get("write_bytes").ok_or("the system does not count bytes written")?)
 }
 
-fn memory_mib(process: u32, figure: &str) -> Result<f64> {
+pub(super) fn memory_mib(process: u32, figure: &str) -> Result<f64> {
     let text = fs::read_to_string(format!("/proc/{process}/status"))?;
     let kib = *numbers(&text).get(figure).ok_or_else(|| format!("the system does not tell {figure}"))?;
     #[allow(clippy::cast_precision_loss)] // far below 2^52

@@ -4,7 +4,9 @@ use std::fmt;
 
 use serde::Serialize;
 
+use super::failover::Failover;
 use super::footprint::Footprint;
+use super::idle::Idle;
 use super::load::{Load, Operation, Shape};
 use super::rebuild::Rebuild;
 use super::report::{Table, ratios};
@@ -155,5 +157,20 @@ fn clusters(tables: &[Table]) -> Vec<Judgement> {
         judge("same by lease", ratio(GetValue, lease), AtLeast(1.75), AtLeast(2.5)),
         judge("three nodes, SetValue 1x1, p50, of etcd's", latency(SetValue), AtMost(1.0), Below(1.0)),
         judge("three nodes, GetValue 1x1, p50, of etcd's", latency(GetValue), AtMost(1.0), Below(1.0)),
+    ]
+}
+
+/// What three nodes do when one of them is lost, and when there is nothing to do.
+pub(super) fn lasting(failover: Option<&Failover>, idle: Option<&Idle>) -> [Judgement; 4] {
+    use Bound::{AtMost, Below};
+
+    let judge = Judgement::new;
+    let (zenoh, tcp) = (failover.map(|f| f.zenoh.median), failover.map(|f| f.tcp.median));
+    [
+        judge("leader killed, s until written again", zenoh, AtMost(2.0), AtMost(2.0)),
+        judge("same over TCP", tcp, AtMost(2.0), AtMost(2.0)),
+        judge("64 idle groups, % of a core per node", idle.and_then(Idle::percent), Below(5.0), Below(5.0)),
+        // Pages that were never touched before; a leak of a word for each heartbeat is more.
+        judge("64 idle groups, MiB grown", idle.and_then(Idle::growth_mib), Below(2.0), Below(1.0)),
     ]
 }

@@ -3,8 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::failover::Failover;
 use super::footprint::Footprint;
 use super::goals;
+use super::idle::Idle;
 use super::load::{Load, Operation, Samples, Timing};
 use super::machine::{self, Machine};
 use super::options::{Options, Part};
@@ -46,7 +48,17 @@ pub(super) async fn run(options: &Options) -> Result<Report> {
         }
         false => None,
     };
-    let goals = goals::judge(&tables, footprint.as_ref(), rebuild.as_ref());
+    let has_cluster = options.targets.contains(&Target::Cluster);
+    let failover = match asked(Part::Failover) && has_cluster {
+        true => Some(Failover::measure(options).await?),
+        false => None,
+    };
+    let idle = match asked(Part::Idle) && has_cluster {
+        true => Some(Idle::measure(options).await?),
+        false => None,
+    };
+    let mut goals = goals::judge(&tables, footprint.as_ref(), rebuild.as_ref());
+    goals.extend(goals::lasting(failover.as_ref(), idle.as_ref()));
     Ok(Report {
         machine: Machine::this(),
         method: Method {
@@ -61,6 +73,8 @@ pub(super) async fn run(options: &Options) -> Result<Report> {
         tables,
         footprint,
         rebuild,
+        failover,
+        idle,
         goals,
     })
 }

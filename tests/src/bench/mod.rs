@@ -4,8 +4,10 @@
 
 mod ceiling;
 mod etcd;
+mod failover;
 mod footprint;
 mod goals;
+mod idle;
 mod install;
 mod load;
 mod machine;

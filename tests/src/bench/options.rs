@@ -42,6 +42,10 @@ pub struct Options {
     #[arg(long, default_value = "")]
     pub load: String,
 
+    /// How long idle groups are watched, in seconds.
+    #[arg(long, default_value_t = 60.0)]
+    pub idle_seconds: f64,
+
     /// Partitions of the node's collection.
     #[arg(long, default_value_t = 1)]
     pub partitions: u32,
@@ -74,11 +78,16 @@ pub enum Part {
     Footprint,
     /// Rebuilding views from their logs.
     Rebuild,
+    /// Killing leaders of a cluster of three nodes.
+    Failover,
+    /// Many groups on three nodes that have nothing to do.
+    Idle,
 }
 
 impl Part {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Loads, Self::Clusters, Self::Footprint, Self::Rebuild];
+    pub const ALL: [Self; 6] =
+        [Self::Loads, Self::Clusters, Self::Footprint, Self::Rebuild, Self::Failover, Self::Idle];
 }
 
 impl std::fmt::Display for Part {
@@ -88,6 +97,8 @@ impl std::fmt::Display for Part {
             Self::Clusters => "clusters",
             Self::Footprint => "footprint",
             Self::Rebuild => "rebuild",
+            Self::Failover => "failover",
+            Self::Idle => "idle",
         })
     }
 }

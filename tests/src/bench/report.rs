@@ -6,8 +6,10 @@ use std::fmt;
 use comfy_table::Table as Grid;
 use serde::Serialize;
 
+use super::failover::Failover;
 use super::footprint::Footprint;
 use super::goals::Judgement;
+use super::idle::Idle;
 use super::load::{Load, Samples};
 use super::machine::Machine;
 use super::rebuild::Rebuild;
@@ -26,6 +28,8 @@ pub(super) struct Report {
     pub(super) tables: Vec<Table>,
     pub(super) footprint: Option<Footprint>,
     pub(super) rebuild: Option<Rebuild>,
+    pub(super) failover: Option<Failover>,
+    pub(super) idle: Option<Idle>,
     pub(super) goals: Vec<Judgement>,
 }
 
@@ -137,6 +141,12 @@ impl fmt::Display for Report {
         }
         if let Some(rebuild) = &self.rebuild {
             writeln!(f, "\nRebuild\n{rebuild}")?;
+        }
+        if let Some(failover) = &self.failover {
+            writeln!(f, "\nLeader killed\n{failover}")?;
+        }
+        if let Some(idle) = &self.idle {
+            writeln!(f, "\nIdle\n{idle}")?;
         }
         writeln!(f, "\nFloors and goals\n{}", verdicts(&self.goals))
     }

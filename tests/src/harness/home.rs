@@ -56,6 +56,38 @@ impl Home {
         self
     }
 
+    /// The same on a home that is kept, from its next start on.
+    pub fn set(&mut self, name: &str, value: &str) {
+        self.settings.insert(name.to_owned(), value.to_owned());
+    }
+
+    /// Another home with the same settings and an empty data directory.
+    ///
+    /// # Errors
+    /// When its directory cannot be made.
+    pub fn twin(&self) -> Result<Self> {
+        let mut twin = Self::new()?;
+        twin.settings.clone_from(&self.settings);
+        twin.collections.clone_from(&self.collections);
+        twin.program.clone_from(&self.program);
+        Ok(twin)
+    }
+
+    /// Copies the data directory of a node that does not run to the same place in another home.
+    ///
+    /// # Errors
+    /// When a file cannot be read or written.
+    pub fn copy_data_to(&self, other: &Self) -> Result<()> {
+        for (name, bytes) in self.snapshot()?.0 {
+            let path = other.data().join(name);
+            if let Some(folder) = path.parent() {
+                fs::create_dir_all(folder)?;
+            }
+            fs::write(path, bytes)?;
+        }
+        Ok(())
+    }
+
     /// Runs this binary instead of the one that is found.
     #[must_use]
     pub fn program(mut self, odgm: PathBuf) -> Self {

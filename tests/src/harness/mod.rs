@@ -10,6 +10,7 @@ mod ports;
 mod program;
 mod proxy;
 mod retrying;
+mod small_disk;
 
 pub use clients::{Acknowledged, Connection, Fields, Found, Objects, entries, fields, text};
 pub use cluster::{Cluster, Layout, Replica, Wire};
@@ -20,3 +21,4 @@ pub use node::{Node, Refusal};
 pub use program::odgm;
 pub use proxy::{Harm, Network, Way};
 pub use retrying::{Knowledge, Retrying, knowledge};
+pub use small_disk::SmallDisk;

@@ -27,6 +27,8 @@ pub(crate) enum Dropped {
     Recipient,
     /// Its sender may not talk to this node.
     Admission,
+    /// This node cannot tell yet who may talk to it.
+    Starting,
     /// More arrived than is taken in: it waited in a full queue, or its sender is one too many.
     Crowded,
     /// An answer that nobody could take: the way back is full.
@@ -35,12 +37,13 @@ pub(crate) enum Dropped {
 
 impl Dropped {
     /// Every reason.
-    pub(crate) const ALL: [Self; 7] = [
+    pub(crate) const ALL: [Self; 8] = [
         Self::Unreadable,
         Self::Format,
         Self::Cluster,
         Self::Recipient,
         Self::Admission,
+        Self::Starting,
         Self::Crowded,
         Self::Answer,
     ];
@@ -121,6 +124,11 @@ impl Counters {
             let sender = sender.map_or_else(|| "unknown".to_owned(), |sender| sender.to_string());
             tracing::warn!(sender, ?reason, "dropped what came from another node: {why}");
         }
+    }
+
+    /// Counts something that is dropped as a matter of course.
+    pub(super) fn count_dropped_silently(&self, reason: Dropped) {
+        self.dropped[reason.index()].fetch_add(1, Ordering::Relaxed);
     }
 
     fn may_warn(&self, sender: Option<NodeId>, reason: Dropped) -> bool {

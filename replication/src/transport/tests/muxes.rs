@@ -6,6 +6,7 @@ use std::future::pending;
 use tokio::sync::Notify;
 
 use super::*;
+use crate::transport::GREETING;
 use crate::transport::frame::{Header, Message, decode, encode};
 use crate::transport::mux::{ANSWERING, Carrier, Dropped, Inbound, Outlet, QUEUE_MESSAGES};
 
@@ -249,6 +250,10 @@ async fn a_node_in_another_incarnation_is_refused_and_told() {
     let reason = "node 1 is known in incarnation 101, not 1".to_owned();
     assert_eq!(refused, Err(CallError::Refused { node: TWO, reason }));
     assert_eq!((two.counters().dropped(Dropped::Admission), echo.asked.lock().len()), (1, 0));
+    // It may ask why.
+    let greeting = Call { group: GREETING, ..call(TWO, Class::Urgent, "it is me") };
+    assert_eq!(one.call(greeting).await, Ok(Bytes::from_static(b"it is me")));
+    assert_eq!(echo.asked.lock().as_slice(), [(ONE, GREETING, Bytes::from_static(b"it is me"))]);
 }
 
 /// Holds the mux that it answers for, as a node does.

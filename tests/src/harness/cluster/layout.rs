@@ -43,7 +43,9 @@ pub struct Layout {
     wire: Wire,
     collections: Vec<(String, u32)>,
     settings: BTreeMap<String, String>,
+    own_settings: Vec<(u64, String, String)>,
     folder: PathBuf,
+    own_folders: BTreeMap<u64, PathBuf>,
     program: Option<PathBuf>,
     is_quiet: bool,
 }
@@ -64,7 +66,9 @@ impl Layout {
             wire: Wire::default(),
             collections: Vec::new(),
             settings: BTreeMap::new(),
+            own_settings: Vec::new(),
             folder: std::env::temp_dir(),
+            own_folders: BTreeMap::new(),
             program: None,
             is_quiet: false,
         }
@@ -87,6 +91,20 @@ impl Layout {
     #[must_use]
     pub fn with(mut self, name: &str, value: &str) -> Self {
         self.settings.insert(name.to_owned(), value.to_owned());
+        self
+    }
+
+    /// An environment variable of one node.
+    #[must_use]
+    pub fn with_at(mut self, node: u64, name: &str, value: &str) -> Self {
+        self.own_settings.push((node, name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Where the data directory of one node is made.
+    #[must_use]
+    pub fn within_at(mut self, node: u64, folder: PathBuf) -> Self {
+        self.own_folders.insert(node, folder);
         self
     }
 
@@ -135,7 +153,8 @@ impl Layout {
             let home = self.home(*node, &name, *ports, &network)?;
             Ok::<_, crate::Error>((*node, Member::new(*node, home, local(ports.http))))
         });
-        Ok(Cluster { members: members.collect::<Result<_>>()?, network })
+        let members = members.collect::<Result<_>>()?;
+        Ok(Cluster { members, network, listening })
     }
 
     fn home(&self, node: u64, name: &str, ports: Ports, network: &Network) -> Result<Home> {
@@ -146,7 +165,7 @@ impl Layout {
             ways.collect::<Vec<_>>().join(",")
         };
         let members: Vec<String> = (1..=self.size).map(|node| node.to_string()).collect();
-        let mut home = Home::within(&self.folder)?
+        let mut home = Home::within(self.own_folders.get(&node).unwrap_or(&self.folder))?
             .with("ODGM_NODE_ID", &node.to_string())
             .with("ODGM_MEMBERS", &members.join(","))
             .with("ODGM_CLUSTER", name)
@@ -166,6 +185,9 @@ impl Layout {
             home = home.replicated(name, *partitions, self.size);
         }
         for (name, value) in &self.settings {
+            home = home.with(name, value);
+        }
+        for (_, name, value) in self.own_settings.iter().filter(|(of, _, _)| *of == node) {
             home = home.with(name, value);
         }
         if let Some(odgm) = &self.program {

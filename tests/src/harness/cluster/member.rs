@@ -23,7 +23,7 @@ pub(super) struct Member {
     address: SocketAddr,
     running: Mutex<Option<Running>>,
     /// Dropped last: its files are in use as long as the process is there.
-    home: Home,
+    pub(super) home: Home,
 }
 
 #[derive(Debug)]
@@ -49,6 +49,11 @@ impl Member {
         std::fs::read(self.home.output())
             .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
             .unwrap_or_default()
+    }
+
+    /// None while it does not run.
+    pub(super) fn id(&self) -> Option<u32> {
+        self.running.lock().as_ref().map(|running| running.process.id())
     }
 
     pub(super) fn is_awake(&self) -> bool {

@@ -5,9 +5,12 @@ mod layout;
 mod member;
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::Path;
+use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
+use odgm_proto::odgm::v1::GetNodeRequest;
 use tonic::transport::Channel;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
@@ -18,6 +21,7 @@ pub use self::layout::{Layout, Wire};
 
 use self::member::Member;
 use super::clients::{Connection, Objects};
+use super::home::Home;
 use super::node::PATIENCE;
 use super::proxy::Network;
 use crate::Result;
@@ -36,6 +40,7 @@ const LOOK: Duration = Duration::from_millis(20);
 pub struct Cluster {
     members: BTreeMap<u64, Member>,
     network: Network,
+    listening: BTreeMap<u64, Vec<SocketAddr>>,
 }
 
 impl Cluster {
@@ -209,6 +214,79 @@ impl Cluster {
             std::fs::write(folder.join(format!("node-{}.log", member.number)), member.output())?;
         }
         Ok(())
+    }
+
+    /// Waits until a node has logged these words, and answers the line.
+    ///
+    /// # Errors
+    /// When it has not after a minute.
+    pub async fn said(&self, node: u64, words: &str) -> Result<String> {
+        let member = self.member(node)?;
+        let waiting = || format!("node {node} to say {words:?}:\n{}", member.output());
+        until(waiting, async || {
+            Ok(member.output().lines().find(|line| line.contains(words)).map(str::to_owned))
+        })
+        .await
+    }
+
+    /// Whether a node says now that it serves.
+    ///
+    /// # Errors
+    /// When there is no such node.
+    pub async fn serves(&self, node: u64) -> Result<bool> {
+        let mut health = HealthClient::new(self.channel(node)?);
+        let asked = within(ASK, health.check(HealthCheckRequest::default())).await;
+        Ok(asked.is_some_and(|answer| {
+            answer.is_ok_and(|answer| answer.into_inner().status() == ServingStatus::Serving)
+        }))
+    }
+
+    /// What a node counts, by name.
+    ///
+    /// # Errors
+    /// When there is no such node, or it does not answer.
+    pub async fn metrics(&self, node: u64) -> Result<BTreeMap<String, f64>> {
+        let answer = self.client(node)?.admin.get_node(GetNodeRequest {}).await?.into_inner();
+        Ok(answer.metrics.into_iter().map(|metric| (metric.name, metric.value)).collect())
+    }
+
+    /// Where a node listens for the others: for Zenoh, and for TCP.
+    pub fn listening(&self, node: u64) -> &[SocketAddr] {
+        self.listening.get(&node).map_or(&[], Vec::as_slice)
+    }
+
+    /// The process of a node; none while it does not run.
+    ///
+    /// # Errors
+    /// When there is no such node.
+    pub fn process(&self, node: u64) -> Result<Option<u32>> {
+        Ok(self.member(node)?.id())
+    }
+
+    /// What outlives a node's process.
+    ///
+    /// # Errors
+    /// When there is no such node.
+    pub fn home(&self, node: u64) -> Result<&Home> {
+        Ok(&self.member(node)?.home)
+    }
+
+    /// Sets an environment variable of a node, from its next start on.
+    ///
+    /// # Errors
+    /// When there is no such node.
+    pub fn set(&mut self, node: u64, name: &str, value: &str) -> Result<()> {
+        let member = self.members.get_mut(&node).ok_or_else(|| format!("there is no node {node}"))?;
+        member.home.set(name, value);
+        Ok(())
+    }
+
+    /// Waits for a node that ends by itself.
+    ///
+    /// # Errors
+    /// When it does not run, or is still there after a minute.
+    pub async fn ended(&self, node: u64) -> Result<ExitStatus> {
+        self.member(node)?.ended().await
     }
 
     fn member(&self, node: u64) -> Result<&Member> {

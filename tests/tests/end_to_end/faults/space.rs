@@ -1,12 +1,8 @@
 //! Disks that are nearly full, and disks that are.
 
 use std::collections::BTreeMap;
-use std::path::Path;
-use std::process::Command;
 
-use odgm_tests::Result;
-use odgm_tests::harness::Home;
-use tempfile::TempDir;
+use odgm_tests::harness::{Home, SmallDisk};
 use tonic::Code;
 
 use super::write;
@@ -38,37 +34,6 @@ fn small(home: Home) -> Home {
     ["ODGM_LOG_BUFFER_BYTES", "ODGM_LOG_WAL_BYTES", "ODGM_VIEW_BUFFER_BYTES", "ODGM_VIEW_GATHER_BYTES"]
         .into_iter()
         .fold(home.collection("things", 1), |home, setting| home.with(setting, "4MiB"))
-}
-
-/// A file system of its own, in memory and small. Dropping it unmounts it.
-struct SmallDisk(TempDir);
-
-impl SmallDisk {
-    /// None where this process may not mount.
-    fn mount(size: &str) -> Result<Option<Self>> {
-        let folder = tempfile::Builder::new().prefix("odgm-small-disk-").tempdir()?;
-        let options = format!("size={size}");
-        let mount =
-            Command::new("mount").args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(folder.path()).output();
-        Ok(mount.is_ok_and(|mount| mount.status.success()).then_some(Self(folder)))
-    }
-
-    fn path(&self) -> &Path {
-        self.0.path()
-    }
-
-    fn grow(&self, size: &str) -> Story {
-        let options = format!("remount,size={size}");
-        let grown = Command::new("mount").args(["-o", &options]).arg(self.path()).status()?;
-        if grown.success() { Ok(()) } else { Err(format!("remount: {grown}").into()) }
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        // Nothing can be done about a failure here.
-        drop(Command::new("umount").arg(self.path()).status());
-    }
 }
 
 #[tokio::test]

@@ -1,0 +1,492 @@
+//! What the nodes of a cluster tell each other of themselves, once a second: that they are there, what their clock says,
+//! whether their disk has room, and who they were told founds the cluster.
+//!
+//! From that a node knows why a partition has no leader, whether it had better not lead itself, and when a cluster may be
+//! founded. Whoever asks is answered, even a node that is not believed: it learns why.
+//!
+//! ```text
+//! question                       answer
+//! version      1  1              version     1  1
+//! incarnation  8                 clock       8  microseconds since 1970
+//! process      8                 flags       1  1 low on space, 2 has a cluster's catalogue
+//!                                founders    4 and 8 each
+//!                                refusal     4 and its bytes: why the asking node is not believed; empty if it is
+//! ```
+//!
+//! Numbers are big-endian.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use futures_util::future::join_all;
+use odgm_log::store::LogStore;
+use odgm_log::{GroupId, NodeId, Offset, Timestamp};
+use parking_lot::RwLock;
+
+use crate::nodes::Nodes;
+use crate::transport::{Call, CallError, Class, GREETING, Transport};
+
+/// How often the others are asked, and how often as long as there is no cluster yet.
+pub(crate) const ASK_EVERY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_millis(100));
+
+/// How long one may take to answer.
+const ANSWER_WITHIN: Duration = Duration::from_millis(800);
+
+/// A node that has not answered for so long counts as silent.
+const SILENT_AFTER: Duration = Duration::from_millis(2_500);
+
+/// How far apart the clocks of two nodes may be, unless it is set.
+pub(crate) const CLOCK_DRIFT: Duration = Duration::from_secs(5);
+
+const VERSION: u8 = 1;
+const LOW_ON_SPACE: u8 = 1;
+const FOUNDED: u8 = 2;
+
+/// Why members cannot do what is asked of their group, and what to do about it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Trouble {
+    /// Too few members answer.
+    #[error(
+        "{needed} of its {members} members have to answer, and {} not answer node {node}: start them, or mend the network \
+         between them",
+        Named(silent, "does", "do")
+    )]
+    Silent {
+        /// Who asked.
+        node: NodeId,
+        /// Who did not answer.
+        silent: Vec<NodeId>,
+        /// How many have to.
+        needed: usize,
+        /// Of how many.
+        members: usize,
+    },
+    /// This node's clock is not that of most members.
+    #[error(
+        "the clock of node {node}, which leads, is {} s {} those of most members, and {} s is the most that is allowed \
+         (ODGM_CLOCK_DRIFT_MS): set its clock, best by NTP",
+        micros.unsigned_abs() / 1_000_000,
+        if *micros > 0 { "ahead of" } else { "behind" },
+        bound.as_secs_f64()
+    )]
+    Clock {
+        /// This node.
+        node: NodeId,
+        /// By how much it is ahead; behind where that is negative.
+        micros: i64,
+        /// How much is allowed.
+        bound: Duration,
+    },
+    /// Too few members have room.
+    #[error(
+        "{needed} of its {members} members have to have room, and {} low on disk space: free some there, or lower \
+         ODGM_FREE_SPACE_RESERVE",
+        Named(full, "is", "are")
+    )]
+    Space {
+        /// Who has none.
+        full: Vec<NodeId>,
+        /// How many have to.
+        needed: usize,
+        /// Of how many.
+        members: usize,
+    },
+}
+
+/// Nodes, and the word that agrees with them.
+struct Named<'a>(&'a [NodeId], &'static str, &'static str);
+
+impl fmt::Display for Named<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            [one] => write!(f, "node {one} {}", self.1),
+            more => write!(f, "nodes {} {}", listed(more), self.2),
+        }
+    }
+}
+
+/// Numbers of nodes, by commas.
+pub(crate) fn listed<'a>(nodes: impl IntoIterator<Item = &'a NodeId>) -> String {
+    nodes.into_iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
+/// What a node says of itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Vitals {
+    clock: Timestamp,
+    is_low_on_space: bool,
+    /// Whether it has the catalogue of a cluster.
+    is_founded: bool,
+    /// Who founds the cluster, as it was told.
+    founders: BTreeSet<NodeId>,
+    /// Why it does not believe who asks.
+    refusal: Option<String>,
+}
+
+/// The answer of a node, and when it came.
+#[derive(Clone, Debug)]
+struct Heard {
+    at: Instant,
+    vitals: Vitals,
+    /// Its clock less this node's, and by how much that may be wrong, in microseconds.
+    ahead: i64,
+    give_or_take: i64,
+}
+
+/// Who a node is to the others.
+#[derive(Clone, Debug)]
+pub(crate) struct Introduction {
+    pub(crate) node: NodeId,
+    pub(crate) incarnation: u64,
+    /// Random, of this process.
+    pub(crate) process: u64,
+    /// Who founds the cluster, as this node was told.
+    pub(crate) founders: BTreeSet<NodeId>,
+    /// How far apart clocks may be.
+    pub(crate) drift: Duration,
+}
+
+/// What this node knows of the others.
+pub(crate) struct Neighbours {
+    me: Introduction,
+    nodes: Arc<Nodes>,
+    /// None on a node without a cluster: nobody is asked there.
+    log: Option<LogStore>,
+    since: Instant,
+    heard: RwLock<BTreeMap<NodeId, Heard>>,
+    /// Whether anybody is low on space, or has another time: only then it is worth looking closer.
+    has_worries: AtomicBool,
+}
+
+impl Neighbours {
+    /// Of a node in a cluster; it has asked nobody yet.
+    pub(crate) fn new(me: Introduction, nodes: Arc<Nodes>, log: LogStore) -> Self {
+        Self { log: Some(log), ..Self::with(me, nodes) }
+    }
+
+    /// Of a node that asks nobody, and so knows of no trouble.
+    pub(crate) fn none(node: NodeId) -> Self {
+        let founders = BTreeSet::new();
+        let me = Introduction { node, incarnation: 0, process: 0, founders, drift: CLOCK_DRIFT };
+        Self::with(me, Arc::default())
+    }
+
+    fn with(me: Introduction, nodes: Arc<Nodes>) -> Self {
+        let (heard, has_worries) = (RwLock::default(), AtomicBool::new(false));
+        Self { me, nodes, log: None, since: Instant::now(), heard, has_worries }
+    }
+
+    /// Answers a node that asks.
+    pub(crate) fn answer(&self, from: NodeId, question: Bytes) -> io::Result<Bytes> {
+        let (incarnation, process) = decode_question(question)?;
+        let refusal = self.nodes.greet(from, incarnation, process).err();
+        Ok(encode(&Vitals {
+            clock: Timestamp::now(),
+            is_low_on_space: self.log.as_ref().is_some_and(LogStore::is_low_on_space),
+            is_founded: self.is_founded(),
+            founders: self.me.founders.clone(),
+            refusal,
+        }))
+    }
+
+    /// Whether there is a cluster as far as this node has heard.
+    pub(crate) fn is_founded(&self) -> bool {
+        self.log.as_ref().is_some_and(|log| log.bounds(GroupId::CATALOGUE).last > Offset::ZERO)
+    }
+
+    /// Asks all of these nodes, and returns when they have answered or will not.
+    pub(crate) async fn ask(&self, transport: &dyn Transport, others: &BTreeSet<NodeId>) {
+        if let Some(log) = &self.log {
+            log.look_at_space();
+        }
+        join_all(others.iter().map(|node| self.ask_one(transport, *node))).await;
+        let worries = {
+            let mut heard = self.heard.write();
+            heard.retain(|node, _| others.contains(node));
+            heard.values().any(|heard| heard.vitals.is_low_on_space || self.is_far(heard.ahead, heard))
+        };
+        self.has_worries.store(worries, Ordering::Relaxed);
+    }
+
+    async fn ask_one(&self, transport: &dyn Transport, node: NodeId) {
+        let (begun, clock) = (Instant::now(), Timestamp::now());
+        let request = encode_question(self.me.incarnation, self.me.process);
+        let call = Call { to: node, class: Class::Urgent, group: GREETING, request, within: ANSWER_WITHIN };
+        let vitals = match transport.call(call).await {
+            Ok(answer) => decode(answer),
+            Err(CallError::Refused { reason, .. }) => Err(io::Error::other(reason)),
+            Err(_) => return,
+        };
+        let vitals = match vitals {
+            Ok(vitals) => vitals,
+            Err(error) => {
+                return tracing::debug!(%node, %error, "what a node says of itself is not understood");
+            }
+        };
+        // Taken in the middle of the way there and back; it may have been at either end.
+        let half = i64::try_from(begun.elapsed().as_micros() / 2).unwrap_or(i64::MAX);
+        let ahead = difference(vitals.clock, clock).saturating_sub(half);
+        self.heard.write().insert(node, Heard { at: Instant::now(), vitals, ahead, give_or_take: half });
+    }
+
+    /// Which of these nodes are silent.
+    pub(crate) fn silent(&self, members: &[NodeId]) -> Vec<NodeId> {
+        if self.log.is_none() {
+            return Vec::new();
+        }
+        let heard = self.heard.read();
+        let last = |node: &NodeId| heard.get(node).map_or(self.since, |heard| heard.at);
+        let is_silent = |node: &&NodeId| **node != self.me.node && last(node).elapsed() > SILENT_AFTER;
+        members.iter().filter(is_silent).copied().collect()
+    }
+
+    /// Whether too few members of a group answer.
+    pub(crate) fn quorum(&self, members: &[NodeId]) -> Result<(), Trouble> {
+        let (silent, needed) = (self.silent(members), majority(members));
+        if silent.is_empty() || members.len() - silent.len() >= needed {
+            return Ok(());
+        }
+        Err(Trouble::Silent { node: self.me.node, silent, needed, members: members.len() })
+    }
+
+    /// Whether anything may keep this node from leading a group.
+    pub(crate) fn has_worries(&self) -> bool {
+        self.has_worries.load(Ordering::Relaxed)
+    }
+
+    /// Whether this node's clock is that of a quorum of these members. One that is not known counts as right.
+    pub(crate) fn clock(&self, members: &[NodeId]) -> Result<(), Trouble> {
+        let heard = self.fresh(members);
+        let mut far: Vec<i64> =
+            heard.values().filter(|heard| self.is_far(heard.ahead, heard)).map(|heard| heard.ahead).collect();
+        if members.len() - far.len() >= majority(members) {
+            return Ok(());
+        }
+        far.sort_unstable();
+        let micros = -far[far.len() / 2];
+        Err(Trouble::Clock { node: self.me.node, micros, bound: self.me.drift })
+    }
+
+    /// Whether a quorum of these members has room. One that is not known has.
+    pub(crate) fn space(&self, members: &[NodeId]) -> Result<(), Trouble> {
+        let heard = self.fresh(members);
+        let full: Vec<_> =
+            heard.iter().filter(|(_, heard)| heard.vitals.is_low_on_space).map(|(node, _)| *node).collect();
+        let needed = majority(members);
+        if members.len() - full.len() >= needed {
+            return Ok(());
+        }
+        Err(Trouble::Space { full, needed, members: members.len() })
+    }
+
+    /// Which of the other members could lead: they answer, have room, and the time of a quorum.
+    pub(crate) fn fit(&self, members: &[NodeId]) -> Vec<NodeId> {
+        let heard = self.fresh(members);
+        let agrees = |one: &Heard| {
+            let with_others =
+                heard.values().filter(|other| !self.is_far(one.ahead - other.ahead, other)).count();
+            let with_me = usize::from(!self.is_far(one.ahead, one));
+            with_others + with_me >= majority(members)
+        };
+        let is_fit = |one: &Heard| !one.vitals.is_low_on_space && one.vitals.refusal.is_none() && agrees(one);
+        heard.iter().filter(|(_, one)| is_fit(one)).map(|(node, _)| *node).collect()
+    }
+
+    /// Why another node does not believe this one, if one does not.
+    pub(crate) fn refusal(&self) -> Option<String> {
+        let heard = self.heard.read();
+        heard
+            .values()
+            .filter(|heard| heard.at.elapsed() < SILENT_AFTER)
+            .find_map(|heard| heard.vitals.refusal.clone())
+    }
+
+    /// Whether all who found the cluster are there, were told the same, and there is no cluster yet. Else two of them could
+    /// each found one, and neither could tell them apart later.
+    pub(crate) fn agree_to_found(&self) -> Result<(), String> {
+        if let Some(refusal) = self.refusal() {
+            return Err(refusal);
+        }
+        let me = self.me.node;
+        let heard = self.heard.read();
+        for founder in self.me.founders.iter().filter(|founder| **founder != me) {
+            let Some(heard) = heard.get(founder).filter(|heard| heard.at.elapsed() < SILENT_AFTER) else {
+                return Err(format!(
+                    "the cluster of nodes {} is founded as soon as all of them are there, and node {founder} does not \
+                     answer yet: start it, or correct ODGM_MEMBERS",
+                    listed(&self.me.founders)
+                ));
+            };
+            if heard.vitals.is_founded {
+                return Err(format!(
+                    "node {founder} has a cluster already, and this node waits to be taken in: if its disk was lost, run \
+                     `odgm cluster replace {me}`; if it is new, `odgm cluster add`"
+                ));
+            }
+            if heard.vitals.founders != self.me.founders {
+                return Err(format!(
+                    "ODGM_MEMBERS names nodes {} here and {} at node {founder}: give all of them the same list",
+                    listed(&self.me.founders),
+                    listed(&heard.vitals.founders)
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// What members said lately.
+    fn fresh(&self, members: &[NodeId]) -> BTreeMap<NodeId, Heard> {
+        let heard = self.heard.read();
+        let fresh = heard
+            .iter()
+            .filter(|(node, heard)| members.contains(node) && heard.at.elapsed() < 2 * SILENT_AFTER);
+        fresh.map(|(node, heard)| (*node, heard.clone())).collect()
+    }
+
+    fn is_far(&self, ahead: i64, heard: &Heard) -> bool {
+        let bound = i64::try_from(self.me.drift.as_micros()).unwrap_or(i64::MAX);
+        ahead.saturating_abs().saturating_sub(heard.give_or_take) > bound
+    }
+}
+
+/// How many members are a quorum.
+fn majority(members: &[NodeId]) -> usize {
+    members.len() / 2 + 1
+}
+
+fn difference(one: Timestamp, other: Timestamp) -> i64 {
+    let signed = |time: Timestamp| i64::try_from(time.get()).unwrap_or(i64::MAX);
+    signed(one).saturating_sub(signed(other))
+}
+
+fn encode_question(incarnation: u64, process: u64) -> Bytes {
+    let mut out = BytesMut::with_capacity(17);
+    out.put_u8(VERSION);
+    out.put_u64(incarnation);
+    out.put_u64(process);
+    out.freeze()
+}
+
+/// A newer version may say more.
+fn decode_question(mut bytes: Bytes) -> io::Result<(u64, u64)> {
+    bytes.try_get_u8()?;
+    Ok((bytes.try_get_u64()?, bytes.try_get_u64()?))
+}
+
+fn encode(vitals: &Vitals) -> Bytes {
+    let mut out = BytesMut::with_capacity(64);
+    out.put_u8(VERSION);
+    out.put_u64(vitals.clock.get());
+    let flag = |set: bool, flag: u8| if set { flag } else { 0 };
+    out.put_u8(flag(vitals.is_low_on_space, LOW_ON_SPACE) | flag(vitals.is_founded, FOUNDED));
+    // A cluster is founded by a handful, and a reason is a sentence.
+    #[allow(clippy::cast_possible_truncation)]
+    let length = |length: usize| length as u32;
+    out.put_u32(length(vitals.founders.len()));
+    vitals.founders.iter().for_each(|node| out.put_u64(node.0));
+    let refusal = vitals.refusal.as_deref().unwrap_or_default();
+    out.put_u32(length(refusal.len()));
+    out.put_slice(refusal.as_bytes());
+    out.freeze()
+}
+
+fn decode(mut bytes: Bytes) -> io::Result<Vitals> {
+    bytes.try_get_u8()?;
+    let clock = Timestamp(bytes.try_get_u64()?);
+    let flags = bytes.try_get_u8()?;
+    let founders = bytes.try_get_u32()?;
+    let founders = (0..founders).map(|_| Ok(NodeId(bytes.try_get_u64()?))).collect::<io::Result<_>>()?;
+    let length = bytes.try_get_u32()? as usize;
+    let refusal = bytes.get(..length).ok_or(io::ErrorKind::UnexpectedEof)?;
+    let refusal = String::from_utf8_lossy(refusal).into_owned();
+    Ok(Vitals {
+        clock,
+        is_low_on_space: flags & LOW_ON_SPACE != 0,
+        is_founded: flags & FOUNDED != 0,
+        founders,
+        refusal: (!refusal.is_empty()).then_some(refusal),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ALL: [NodeId; 3] = [NodeId(1), NodeId(2), NodeId(3)];
+
+    fn vitals() -> Vitals {
+        Vitals {
+            clock: Timestamp(0x0102),
+            is_low_on_space: true,
+            is_founded: false,
+            founders: [NodeId(1), NodeId(2)].into(),
+            refusal: Some("no".into()),
+        }
+    }
+
+    /// Node 1 of three, and by how many seconds the clocks of the others are ahead of its own.
+    fn clocks(others: [i64; 2]) -> Neighbours {
+        let neighbours = Neighbours::none(NodeId(1));
+        let vitals = Vitals { is_low_on_space: false, refusal: None, ..vitals() };
+        for (node, seconds) in [NodeId(2), NodeId(3)].into_iter().zip(others) {
+            let (vitals, ahead) = (vitals.clone(), seconds * 1_000_000);
+            let heard = Heard { at: Instant::now(), vitals, ahead, give_or_take: 1_000 };
+            neighbours.heard.write().insert(node, heard);
+        }
+        neighbours
+    }
+
+    #[test]
+    fn vitals_arrive_as_they_were_told() {
+        let bytes = encode(&vitals());
+        let golden =
+            b"\x01\0\0\0\0\0\0\x01\x02\x01\0\0\0\x02\0\0\0\0\0\0\0\x01\0\0\0\0\0\0\0\x02\0\0\0\x02no";
+        assert_eq!(bytes.as_ref(), golden);
+        assert_eq!(decode(bytes.clone()).expect("whole"), vitals());
+        for end in 0..bytes.len() {
+            assert!(decode(bytes.slice(..end)).is_err(), "cut at {end}");
+        }
+        let question = encode_question(5, 6);
+        assert_eq!(decode_question(question.clone()).expect("whole"), (5, 6));
+        assert!(decode_question(question.slice(..16)).is_err());
+    }
+
+    #[test]
+    fn the_time_of_a_quorum_counts() {
+        for apart in [[0, 0], [4, -4], [3_600, 1], [-3_600, 0]] {
+            clocks(apart).clock(&ALL).expect("one other has about the same time");
+        }
+        let ahead = clocks([-3_600, -3_601]).clock(&ALL).expect_err("nobody else has this time");
+        insta::assert_snapshot!(ahead, @"the clock of node 1, which leads, is 3600 s ahead of those of most members, and 5 s is the most that is allowed (ODGM_CLOCK_DRIFT_MS): set its clock, best by NTP");
+        let behind = clocks([60, 61]).clock(&ALL).expect_err("nobody else has this time");
+        assert!(
+            behind.to_string().contains("60 s behind") || behind.to_string().contains("61 s behind"),
+            "{behind}"
+        );
+        // Those whose time is a quorum's can lead, and the one with a time of its own cannot.
+        assert_eq!(clocks([-3_600, -3_601]).fit(&ALL), ALL[1..]);
+        assert_eq!(clocks([0, -3_600]).fit(&ALL), [NodeId(2)]);
+        assert_eq!(clocks([50, -3_600]).fit(&ALL), []);
+    }
+
+    #[test]
+    fn a_quorum_needs_room() {
+        let neighbours = clocks([0, 0]);
+        let fill = |node| {
+            if let Some(heard) = neighbours.heard.write().get_mut(&node) {
+                heard.vitals.is_low_on_space = true;
+            }
+        };
+        fill(NodeId(2));
+        neighbours.space(&ALL).expect("this one and another have room");
+        assert_eq!(neighbours.fit(&ALL), [NodeId(3)]);
+        fill(NodeId(3));
+        let full = neighbours.space(&ALL).expect_err("only this one has room");
+        insta::assert_snapshot!(full, @"2 of its 3 members have to have room, and nodes 2, 3 are low on disk space: free some there, or lower ODGM_FREE_SPACE_RESERVE");
+    }
+}

@@ -1,0 +1,65 @@
+//! Most nodes are gone.
+
+use odgm_proto::metadata::consistency::{LEASE, LOCAL};
+use odgm_proto::odgm::v1::subscribe_request::From;
+use odgm_proto::odgm::v1::{Earliest, SubscribeRequest};
+use odgm_tests::harness::{Cluster, Layout, Wire};
+use tonic::Code;
+
+use super::{others, refusal, things, until_answered};
+use crate::{CLASS, Story};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_follower_that_is_left_alone_refuses_and_all_heals_by_itself() -> Story {
+    let cluster = Layout::of(3).collection(CLASS, 1).start().await?;
+    let leader = cluster.leader(CLASS, 0).await?;
+    let alone = others(&cluster, leader)[0];
+    left_alone(&cluster, alone).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_that_is_left_alone_refuses_and_all_heals_by_itself() -> Story {
+    let cluster = Layout::of(3).wire(Wire::Tcp).collection(CLASS, 1).start().await?;
+    let leader = cluster.leader(CLASS, 0).await?;
+    left_alone(&cluster, leader).await
+}
+
+async fn left_alone(cluster: &Cluster, alone: u64) -> Story {
+    let here = things(cluster, alone)?;
+    here.set_value("thing", "k", "before").await?;
+    let mut feed = here.watch(From::Earliest(Earliest {})).await?;
+    assert_eq!(feed.take(1).await?.len(), 1);
+    let gone = others(cluster, alone);
+    cluster.kill(&gone).await?;
+    cluster.said(alone, "members do not answer").await?;
+
+    let advice = format!(
+        "2 of its 3 members have to answer, and nodes {}, {} do not answer node {alone}: start them, or mend the network",
+        gone[0], gone[1]
+    );
+    let write = refusal(here.set_value("thing", "k", "lost")).await?;
+    let read = refusal(here.value("thing", "k")).await?;
+    let by_lease = refusal(here.reading(LEASE).find("thing")).await?;
+    for refused in [&write, &read, &by_lease] {
+        assert_eq!(refused.code(), Code::Unavailable, "{refused}");
+        assert!(refused.message().contains(&advice), "{refused}");
+    }
+    let outcome = write.metadata().get("odgm-outcome").and_then(|outcome| outcome.to_str().ok());
+    assert_eq!(outcome, Some("not-applied"), "{write}");
+    // What this node has itself can be read, also as a stream.
+    assert_eq!(here.reading(LOCAL).value("thing", "k").await?.as_deref(), Some("before"));
+    let from = Some(From::Earliest(Earliest {}));
+    let request = SubscribeRequest { from, ..here.subscription() };
+    assert_eq!(here.subscribe(request).await?.take(1).await?.len(), 1);
+
+    cluster.start(&gone).await?;
+    cluster.said(alone, "all members answer again").await?;
+    until_answered(async || Ok(here.set_value("thing", "k", "after").await?)).await?;
+    assert_eq!(here.value("thing", "k").await?.as_deref(), Some("after"));
+    // The stream that was open went on by itself; nothing that was refused is in it.
+    let event = feed.take(1).await?.remove(0);
+    let value = event.changes.first().and_then(|change| change.value.clone()).map(|value| value.data);
+    assert_eq!(value.as_deref(), Some(b"after".as_slice()), "{event:?}");
+    cluster.converged(CLASS).await?;
+    Ok(())
+}

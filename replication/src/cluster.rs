@@ -162,7 +162,9 @@ impl Manager {
             neighbours.ask(&*manager.opener.transport, &others).await;
             manager.tell_of_neighbours(&mut told);
             let groups = manager.opener.groups.all();
-            futures_util::future::join_all(groups.iter().map(|group| group.give_way())).await;
+            let giving = futures_util::future::join_all(groups.iter().map(|group| group.give_way()));
+            // Those that take longer go on at the next round.
+            let _ = tokio::time::timeout(ASK_EVERY.0, giving).await;
             let pause = if neighbours.is_founded() { ASK_EVERY.0 } else { ASK_EVERY.1 };
             drop(manager);
             stopping.run_until_cancelled(tokio::time::sleep(pause)).await;

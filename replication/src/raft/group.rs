@@ -21,6 +21,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
+use super::beating::beat;
 use super::confirming::{Asker, Reads};
 use super::forwarding::{Arrived, Passed, encode_answers};
 use super::hearing::{Silence, listen};
@@ -128,7 +129,10 @@ impl Group {
         let peers = Peers { transport: Arc::clone(&transport), group: id, node, silence: silence.clone() };
         let raft = Raft::new(node.0, config, peers, log.clone(), machine.clone()).await;
         let raft = raft.map_err(io::Error::other)?;
-        let mut tasks = vec![tokio::spawn(listen(raft.clone(), silence, timing.election.1))];
+        let mut tasks = vec![
+            tokio::spawn(listen(raft.clone(), silence, timing.election.1)),
+            tokio::spawn(beat(raft.clone(), timing.heartbeat)),
+        ];
         let reads = [false, true].map(|lease| {
             let (raft, transport, log) = (raft.clone(), Arc::clone(&transport), log.clone());
             let (neighbours, visible) = (Arc::clone(&neighbours), machine.visible().subscribe());

@@ -3,6 +3,7 @@
 //! Only this module names openraft. It is an alpha and pinned; `docs/adr/0007-raft-by-openraft.md` says why, and what
 //! to do when it has to be replaced.
 
+mod beating;
 mod confirming;
 mod forwarding;
 mod group;

@@ -18,10 +18,10 @@ fn small() -> Layout {
         .with("ODGM_FREE_SPACE_RESERVE", "32MiB")
 }
 
-/// Something else that takes up a node's disk, all but 8 MiB of it.
+/// Something else that takes up a node's disk, all but 14 MiB of it.
 fn fill(disk: &SmallDisk) -> Result<PathBuf> {
     let space = rustix::fs::statvfs(disk.path())?;
-    let all_but = (space.f_bavail * space.f_frsize).saturating_sub(8 << 20);
+    let all_but = (space.f_bavail * space.f_frsize).saturating_sub(14 << 20);
     let ballast = disk.path().join("ballast");
     fs::write(&ballast, vec![0; usize::try_from(all_but)?])?;
     Ok(ballast)

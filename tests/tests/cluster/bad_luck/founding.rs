@@ -75,7 +75,7 @@ async fn a_list_that_is_not_that_of_the_directory_is_not_heeded_or_refused() -> 
     // A list that names none of them is of another cluster.
     cluster.kill(&[1]).await?;
     cluster.set(1, "ODGM_MEMBERS", "4,5,6")?;
-    insta::assert_snapshot!(start_refused(&cluster, 1)?, @"");
+    insta::assert_snapshot!(start_refused(&cluster, 1)?, @"odgm: the data directory DATA belongs to a cluster of nodes 1, 2, 3, and ODGM_MEMBERS names 4, 5, 6, none of them: correct ODGM_MEMBERS or ODGM_DATA_DIR");
     cluster.set(1, "ODGM_MEMBERS", "1,2,3")?;
     cluster.start(&[1]).await?;
     cluster.converged(CLASS).await?;
@@ -90,6 +90,6 @@ async fn the_directory_of_a_lone_node_is_refused_in_a_cluster() -> Story {
     node.objects(CLASS, 0).set_value("thing", "k", "1").await?;
     node.stop()?;
     alone.copy_data_to(cluster.home(2)?)?;
-    insta::assert_snapshot!(start_refused(&cluster, 2)?, @"");
+    insta::assert_snapshot!(start_refused(&cluster, 2)?, @"odgm: the data directory DATA is of a node that was never part of a cluster, and ODGM_MEMBERS names 3 nodes: start it without ODGM_MEMBERS, or begin the cluster on empty directories and import what this one exports");
     Ok(())
 }

@@ -264,7 +264,7 @@ impl Neighbours {
         let heard = self.fresh(members);
         let mut far: Vec<i64> =
             heard.values().filter(|heard| self.is_far(heard.ahead, heard)).map(|heard| heard.ahead).collect();
-        if members.len() - far.len() >= majority(members) {
+        if far.is_empty() || members.len() - far.len() >= majority(members) {
             return Ok(());
         }
         far.sort_unstable();
@@ -278,7 +278,7 @@ impl Neighbours {
         let full: Vec<_> =
             heard.iter().filter(|(_, heard)| heard.vitals.is_low_on_space).map(|(node, _)| *node).collect();
         let needed = majority(members);
-        if members.len() - full.len() >= needed {
+        if full.is_empty() || members.len() - full.len() >= needed {
             return Ok(());
         }
         Err(Trouble::Space { full, needed, members: members.len() })
@@ -454,6 +454,14 @@ mod tests {
         let question = encode_question(5, 6);
         assert_eq!(decode_question(question.clone()).expect("whole"), (5, 6));
         assert!(decode_question(question.slice(..16)).is_err());
+    }
+
+    #[test]
+    fn a_node_that_knows_of_no_members_yet_has_no_trouble_with_them() {
+        let neighbours = clocks([60, 60]);
+        neighbours.clock(&[]).expect("nobody else's time counts");
+        neighbours.space(&[]).expect("nobody else has to have room");
+        neighbours.quorum(&[]).expect("nobody else has to answer");
     }
 
     #[test]

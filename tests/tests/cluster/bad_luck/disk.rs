@@ -6,9 +6,12 @@ use std::path::PathBuf;
 use odgm_proto::metadata::consistency::LOCAL;
 use odgm_tests::Result;
 use odgm_tests::harness::{Cluster, Layout, SmallDisk};
+use odgm_tests::random::Random;
 
 use super::{others, things, until_answered};
 use crate::{CLASS, Story};
+
+const LETTERS: &[u8] = b"abcdefghijklmnopqrstuvwxyz";
 
 /// Nodes that keep little in memory, so that a small disk is enough, and 32 MiB in reserve.
 fn small() -> Layout {
@@ -99,10 +102,11 @@ async fn a_follower_that_fills_its_disk_to_the_last_byte_stops_and_comes_back() 
     let cluster =
         small().within_at(2, disk.path().to_owned()).with("ODGM_FREE_SPACE_RESERVE", "0").start().await?;
     lead(&cluster, 1).await?;
-    let value = "x".repeat(64 << 10);
-    let mut number = 0;
+    let (mut random, mut number) = (Random::new(1), 0);
     while cluster.check().is_ok() {
         let things = things(&cluster, 1)?;
+        // What can be compressed would take long to fill it.
+        let value: String = (0..64 << 10).map(|_| char::from(LETTERS[random.below(LETTERS.len())])).collect();
         until_answered(async || Ok(things.set_value(&format!("thing-{number}"), "k", &value).await?)).await?;
         number += 1;
         assert!(number < 10_000, "the disk never filled");

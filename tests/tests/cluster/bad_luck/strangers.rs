@@ -37,8 +37,9 @@ fn cluster_id() -> Result<u64> {
 
 /// All that strangers say, as a frame each.
 fn nonsense(random: &mut Random) -> Result<Vec<Vec<u8>>> {
-    let noise =
-        |length: usize, random: &mut Random| (0..length).map(|_| random.next() as u8).collect::<Vec<u8>>();
+    let noise = |length: usize, random: &mut Random| {
+        (0..length).map(|_| random.next().to_be_bytes()[7]).collect::<Vec<u8>>()
+    };
     let mut broken = frame(1, cluster_id()?, 1);
     broken.extend(noise(64, random));
     Ok(vec![

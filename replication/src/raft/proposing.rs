@@ -29,6 +29,7 @@ use super::machine::Machine;
 use super::messages::Request;
 use super::types::{Command, Types};
 use super::{FORWARD_TIMEOUT, LEADER_PATIENCE, PROPOSAL_ROUNDS, PROPOSALS_AT_ONCE, RETRY_PAUSE};
+use crate::neighbours::{Neighbours, Trouble};
 use crate::partition::require_space;
 use crate::proposal::{Admission, Answer, Proposal, ProposeError, Reply};
 use crate::transport::{Call, CallError, Class, Transport};

@@ -191,10 +191,24 @@ impl Partition {
         // Waiting for a leader ends before all else does: then it is certain that nothing was applied.
         self.enter(payload, Reply::Channel(sender), Some(now + within.saturating_sub(2 * kept(within))));
         let in_time = tokio::time::timeout(within.saturating_sub(kept(within)), answered(receiver)).await;
-        in_time.unwrap_or_else(|_| {
-            let late = || format!("no quorum of the replicas confirmed it within {within:?}");
-            Err(ProposeError::Unknown { reason: self.replicator.trouble().unwrap_or_else(late) })
-        })
+        match in_time {
+            Ok(Err(ProposeError::NotLeader { leader: None })) => Err(self.leaderless()),
+            Ok(answer) => answer,
+            Err(_) => {
+                let late = || format!("no quorum of the replicas confirmed it within {within:?}");
+                Err(ProposeError::Unknown { reason: self.replicator.trouble().unwrap_or_else(late) })
+            }
+        }
+    }
+
+    /// What a write is told that found no leader.
+    fn leaderless(&self) -> ProposeError {
+        match self.replicator.trouble() {
+            Some(trouble) => {
+                ProposeError::Unavailable { reason: format!("the partition has no leader: {trouble}") }
+            }
+            None => ProposeError::NotLeader { leader: None },
+        }
     }
 
     /// As [`Partition::propose`], for pipelines: commands become records in the order of the calls. `reply` is

@@ -150,9 +150,8 @@ impl Proposer {
                 }
                 // Those that have not waited for as long as the first may go on waiting.
                 None => {
-                    let error = self.leaderless();
                     for write in batch.drain(..) {
-                        self.refuse(write, error.clone());
+                        self.refuse(write, ProposeError::NotLeader { leader: None });
                     }
                 }
             }
@@ -168,7 +167,7 @@ impl Proposer {
             match &room {
                 _ if !begun => {
                     // The rules come first; they could not be written, so this cannot be either.
-                    self.refuse(write, self.leaderless());
+                    self.refuse(write, ProposeError::NotLeader { leader: None });
                 }
                 _ if clock.is_some() => self.turn_down(write, clock.clone(), other),
                 Some(full) if write.needs_room => self.turn_down(write, Some(full.clone()), other),
@@ -221,16 +220,6 @@ impl Proposer {
             (true, false) => self.refuse(write, error),
             // It is tried again where it came from.
             (true, true) => write.answer(Err(ProposeError::NotLeader { leader: None })),
-        }
-    }
-
-    /// What a write is told that found no leader.
-    fn leaderless(&self) -> ProposeError {
-        match self.neighbours.quorum(&members_of(&self.raft)) {
-            Ok(()) => ProposeError::NotLeader { leader: None },
-            Err(silent) => {
-                ProposeError::Unavailable { reason: format!("the partition has no leader: {silent}") }
-            }
         }
     }
 

@@ -34,7 +34,9 @@ async fn a_wiped_disk_under_an_old_id_is_refused_and_gets_no_vote() -> Story {
     }
     assert!(!cluster.serves(2).await?, "it is not part of the cluster");
     // The two others are enough.
-    things(&cluster, 3)?.set_value("thing", "k", "kept on").await?;
+    let kept_on =
+        async || Ok(things(&cluster, 3)?.once("kept-on").set_value("thing", "k", "kept on").await?);
+    until_answered(kept_on).await?;
 
     // With the empty one, one that is left is no quorum.
     cluster.kill(&[1, 3]).await?;

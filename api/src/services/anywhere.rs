@@ -9,7 +9,7 @@ use std::sync::{Arc, Weak};
 use bytes::Bytes;
 use futures_util::{FutureExt as _, TryStreamExt as _};
 use odgm_log::NodeId;
-use odgm_proto::metadata::{CAUSE, CONSISTENCY, DEPTH, LEADER, REQUEST_ID, TRACEPARENT, VERSION};
+use odgm_proto::metadata::{LEADER, VERSION};
 use odgm_proto::oprc::data_service_server::DataService;
 use odgm_proto::oprc::{
     BatchSetValuesRequest, CapabilitiesRequest, CapabilitiesResponse, EmptyResponse, ListObjectsRequest,
@@ -25,9 +25,6 @@ use super::data::{Data, stream};
 use super::{PATIENCE, Shared};
 use crate::request;
 use crate::status::{self, OFFSET, OUTCOME, not_applied};
-
-/// Metadata that travels with a request.
-const ASKED: [&str; 5] = [CAUSE, CONSISTENCY, DEPTH, REQUEST_ID, TRACEPARENT];
 
 /// Metadata that travels with an answer.
 const ANSWERED: [&str; 4] = [LEADER, OFFSET, OUTCOME, VERSION];
@@ -115,7 +112,7 @@ impl Anywhere {
         }
         let passed = Passed {
             method: method.name.to_owned(),
-            metadata: pick(&metadata, &ASKED),
+            metadata: pick(&metadata, &request::PASSED_ON),
             message: message.encode_to_vec().into(),
         };
         let passed = Bytes::from(passed.encode_to_vec());

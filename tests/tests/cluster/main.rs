@@ -3,6 +3,7 @@
 mod bad_luck;
 mod catching_up;
 mod chaos;
+mod elsewhere;
 mod failover;
 mod load;
 mod partitions;

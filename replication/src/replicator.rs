@@ -8,6 +8,7 @@ use odgm_projections::View;
 use tokio::sync::watch;
 
 use crate::proposal::{Proposal, ProposeError};
+use crate::raft::Divergence;
 use crate::reading::{Consistency, ReadError};
 
 /// Makes proposals into committed, applied records and answers them.
@@ -36,6 +37,11 @@ pub(crate) trait Replicator: Send + Sync {
 
     /// Who makes the proposals of all nodes into records, as far as is known here.
     fn leader(&self) -> Option<NodeId>;
+
+    /// What is wrong between the replicas, as far as is known here.
+    fn divergence(&self) -> Option<Divergence> {
+        None
+    }
 
     /// Takes no more proposals, answers those that were taken in, and returns when that is done. Blocks.
     fn stop(&self, reason: &str);

@@ -83,10 +83,10 @@ impl Rounds {
         }
         let verdict = match compared.divergence {
             Some(divergence) => Verdict::Diverged(self.same_or(divergence)),
-            None => {
-                let all = others.iter().chain([&group.node()]).all(|node| compared.equal.contains_key(node));
-                if all { Verdict::Equal } else { self.verdict.clone() }
+            None if self.in_question(group).iter().all(|node| compared.equal.contains_key(node)) => {
+                Verdict::Equal
             }
+            None => self.verdict.clone(),
         };
         self.equal.append(&mut compared.equal);
         group.learn(&verdict);
@@ -95,13 +95,25 @@ impl Rounds {
         is_new
     }
 
-    /// A divergence as it was found first, if it is one of the same replicas: later rounds see only its newer part.
+    /// A divergence as it was found first, if it is one of the same replicas: later rounds see only its newer part, and
+    /// perhaps no majority.
     fn same_or(&self, found: Divergence) -> Divergence {
         match &self.verdict {
-            Verdict::Diverged(known) if (known.differing, &known.odd) == (found.differing, &found.odd) => {
+            Verdict::Diverged(known)
+                if known.differing == found.differing && (known.odd == found.odd || found.odd.is_empty()) =>
+            {
                 known.clone()
             }
             _ => found,
+        }
+    }
+
+    /// Those of whom it has to be seen that they are equal before it is said of all.
+    fn in_question(&self, group: &Group) -> BTreeSet<NodeId> {
+        match &self.verdict {
+            Verdict::Diverged(known) if known.odd.is_empty() => known.compared.clone(),
+            Verdict::Diverged(known) => known.odd.clone(),
+            Verdict::Open | Verdict::Equal => group.others().into_iter().chain([group.node()]).collect(),
         }
     }
 

@@ -161,7 +161,7 @@ impl Group {
             Verdict::Equal => None,
             Verdict::Diverged(divergence) => Some(divergence.clone()),
         };
-        let is_new = self.divergence().send_if_modified(|known| {
+        let is_new = self.told().send_if_modified(|known| {
             let is_new = *known != divergence;
             known.clone_from(&divergence);
             is_new
@@ -186,7 +186,7 @@ impl Group {
 
     /// Why this replica answers no reads, if the others say that it is wrong.
     pub(super) fn is_odd(&self) -> Option<Divergence> {
-        let known = self.divergence().borrow();
+        let known = self.told().borrow();
         known.as_ref().filter(|divergence| divergence.odd.contains(&self.node())).cloned()
     }
 

@@ -83,7 +83,7 @@ async fn write(cluster: &Cluster, nodes: &[NodeId], count: u64) -> Offset {
 async fn told(cluster: &Cluster) -> Divergence {
     patiently(async {
         loop {
-            let told = ALL.map(|node| cluster.group(node).divergence().borrow().clone());
+            let told = ALL.map(|node| cluster.group(node).told().borrow().clone());
             if let [Some(one), Some(other), Some(third)] = &told
                 && one == other
                 && other == third
@@ -156,7 +156,7 @@ async fn a_view_that_differs_on_one_replica_is_named_until_it_is_rebuilt() {
     std::fs::remove_dir_all(cluster.dir_of(odd).join("views")).expect("removed");
     cluster.begin(odd).await;
     patiently(async {
-        while ALL.iter().any(|node| cluster.group(*node).divergence().borrow().is_some()) {
+        while ALL.iter().any(|node| cluster.group(*node).told().borrow().is_some()) {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     })
@@ -182,7 +182,7 @@ async fn a_leader_whose_view_differs_lets_another_one_lead() {
     }
     cluster.lead(&[odd, NodeId(3)], odd).await;
     patiently(async {
-        let mut divergence = cluster.group(NodeId(3)).divergence().subscribe();
+        let mut divergence = cluster.group(NodeId(3)).told().subscribe();
         divergence.wait_for(Option::is_some).await.expect("the member runs");
     })
     .await;

@@ -203,7 +203,7 @@ impl Group {
         &*self.transport
     }
 
-    pub(super) fn divergence(&self) -> &watch::Sender<Option<Divergence>> {
+    pub(super) fn told(&self) -> &watch::Sender<Option<Divergence>> {
         &self.divergence
     }
 

@@ -218,7 +218,7 @@ impl Cluster {
             member.group.view().dump(&mut dump).expect("a dump");
             let chain = member.store.chain_at(GROUP, header.applied).expect("in the log");
             assert_eq!(chain, header.chain, "node {node}: the view is of this log");
-            assert_eq!(*member.group.divergence().borrow(), None, "a false alarm on node {node}");
+            assert_eq!(*member.group.told().borrow(), None, "a false alarm on node {node}");
             seen.push((
                 *node,
                 header.applied,

@@ -193,7 +193,7 @@ impl World {
                 let failure = process.group.failure();
                 self.oracle.violated(format!("node {id} has failed: {failure:?}"));
             }
-            if let Some(divergence) = process.group.divergence().borrow().clone() {
+            if let Some(divergence) = process.group.told().borrow().clone() {
                 self.oracle.violated(format!("node {id} was told that {divergence}"));
             }
             let (header, leads) = (process.group.view().header(), process.leads());

@@ -338,20 +338,23 @@ impl Run {
                 break last;
             }
         };
-        let members = self.world.members();
-        let members: Vec<_> = members.iter().filter_map(|node| self.world.process(*node)).collect();
-        let applied = || members.iter().map(|member| member.group.view().header().applied);
+        // Asked anew each time: whom a change that is still under way removes, that one learns no more.
+        let members = || {
+            let members = self.world.members().into_iter();
+            members.filter_map(|node| self.world.process(node)).collect::<Vec<_>>()
+        };
+        let applied =
+            || members().iter().map(|member| member.group.view().header().applied).collect::<Vec<_>>();
         let equal = until(HEALING, || {
-            let first = applied().next();
-            applied().all(|applied| applied >= last && Some(applied) == first)
+            let applied = applied();
+            applied.first().is_some_and(|first| *first >= last && applied.iter().all(|other| other == first))
         });
         if !equal.await {
-            let at: Vec<_> = applied().collect();
-            return self
-                .world
-                .oracle
-                .violated(format!("progress: members are at {at:?}, and not all at {last}"));
+            let what =
+                format!("progress: members are at {:?}, long after {last} was acknowledged", applied());
+            return self.world.oracle.violated(what);
         }
+        let members = members();
         self.world.check();
         let objects = self.world.oracle.finish();
         for member in &members {

@@ -10,7 +10,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 
 .PHONY: help
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: run
 run: ## Start a node with a demo collection; its data is in ./data
@@ -53,6 +53,14 @@ chaos: ## Kill, pause and cut off nodes of a cluster under load for five minutes
 	@scripts/setup build
 	cargo build --workspace --bins
 	$(TARGET)/debug/chaos $(ARGS)
+
+.PHONY: simulate
+simulate: ## Run simulated clusters, SEEDS=1..1000; or one of them, SEED=7
+	@scripts/setup build test
+	cargo build --workspace --bins --tests
+	ODGM_SIMULATION_SEED=$(SEED) ODGM_SIMULATION_SEEDS=$(or $(SEEDS),1..1000) cargo nextest run --workspace --no-capture \
+	  --run-ignored only --profile simulation \
+	  -E 'package(odgm-replication) and test(=raft::simulation::corpus::$(if $(SEED),one_seed,many_seeds))'
 
 .PHONY: fuzz
 fuzz: ## Feed damaged bytes to the parsers, SECONDS=60 for each; see fuzz/README.md

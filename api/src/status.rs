@@ -77,7 +77,10 @@ pub(crate) fn from_read(error: &ReadError) -> Status {
     let message = error.to_string();
     match error {
         ReadError::Elsewhere { .. } => Status::failed_precondition(message),
-        ReadError::NoLeader | ReadError::Unconfirmed { .. } | ReadError::Closed => unavailable(message),
+        ReadError::NoLeader
+        | ReadError::Unconfirmed { .. }
+        | ReadError::Diverged { .. }
+        | ReadError::Closed => unavailable(message),
     }
 }
 

@@ -40,7 +40,7 @@ pub use opening::CATALOGUE_CLASS;
 pub use partition::Partition;
 pub use proof::{ProofError, Proven};
 pub use proposal::{Answer, ProposeError};
-pub use raft::Timing;
+pub use raft::{Differing, Divergence, Timing};
 pub use reading::{Consistency, ReadError};
 pub use replica::{ReplicaError, catch_up};
 pub use source::Records;

@@ -147,6 +147,7 @@ async fn open_group(
     let node = opener.data.node_id();
     let gate = Gate::new(opener.limits);
     let member = Member {
+        name: format!("{}/{}", blueprint.class, blueprint.index),
         group: id,
         node,
         store: opener.log.clone(),

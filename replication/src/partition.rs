@@ -153,6 +153,13 @@ impl Partition {
         self.replicator.leader()
     }
 
+    /// What is wrong between its replicas, as far as is known here, and what to do about it.
+    pub fn divergence(&self) -> Option<String> {
+        let divergence = self.replicator.divergence()?;
+        let remedy = divergence.remedy(&format!("{}/{}", self.class, self.index));
+        Some(format!("{divergence}: {remedy}"))
+    }
+
     /// How many proposals wait for their record to be durable and applied.
     pub fn in_flight(&self) -> usize {
         self.gate.in_flight()

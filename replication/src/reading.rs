@@ -49,6 +49,12 @@ pub enum ReadError {
         /// What happened.
         reason: String,
     },
+    /// The replica on this node is not what the others are.
+    #[error("this node's replica is out of service, since {reason}: ask another node")]
+    Diverged {
+        /// Where it differs from which others.
+        reason: String,
+    },
     /// The partition is closing.
     #[error("the partition is closed")]
     Closed,

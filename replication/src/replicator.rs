@@ -8,6 +8,7 @@ use odgm_projections::View;
 use tokio::sync::watch;
 
 use crate::proposal::{Proposal, ProposeError};
+use crate::raft::Divergence;
 use crate::reading::{Consistency, ReadError};
 
 /// Makes proposals into committed, applied records and answers them.
@@ -39,6 +40,11 @@ pub(crate) trait Replicator: Send + Sync {
 
     /// Why nothing can be proposed or confirmed at present, if that is known.
     fn trouble(&self) -> Option<String> {
+        None
+    }
+
+    /// What is wrong between the replicas, as far as is known here.
+    fn divergence(&self) -> Option<Divergence> {
         None
     }
 

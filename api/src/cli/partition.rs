@@ -214,7 +214,7 @@ impl PartitionRow {
         for row in rows {
             let tint = match row.state.as_str() {
                 "ready" => Tint::Good,
-                "failed" => Tint::Bad,
+                "failed" | "diverged" => Tint::Bad,
                 _ => Tint::Notice,
             };
             let mut cells: Vec<Cell> = vec![

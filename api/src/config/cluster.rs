@@ -98,6 +98,10 @@ pub(super) const SETTINGS: &[Setting] = &[
             Ok(())
         },
     ),
+    now("ODGM_COMPARE_MS", "10000", "how often the replicas of a partition are compared, ms", |c, v| {
+        c.cluster.timing.comparison = millis_within(v, 100..=86_400_000)?;
+        Ok(())
+    }),
     // Zenoh.
     now("ODGM_MAX_SESSIONS", "1", "Zenoh sessions", |c, v| {
         c.zenoh.sessions = parse::number(v, 1..=odgm_replication::sessions::MAX_SESSIONS)?;

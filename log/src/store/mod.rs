@@ -54,7 +54,7 @@ struct Store {
     syncer: Arc<Syncer>,
     groups: RwLock<BTreeMap<GroupId, Arc<Group>>>,
     cache: TailCache,
-    /// `None` for a store that was opened for reading only, and after the end.
+    /// `None` for a store that was opened for reading only or without a thread, and after the end.
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -67,6 +67,9 @@ impl LogStore {
     #[allow(clippy::needless_pass_by_value, reason = "callers have no further use for them")]
     pub fn open(dir: &Path, options: Options) -> Result<Self, OpenError> {
         let store = Self::assemble(recovery::open(dir, &options)?, &options);
+        if !options.sync_thread {
+            return Ok(store);
+        }
         let syncer = store.store.syncer.clone();
         let thread = thread::Builder::new().name("log-sync".to_owned()).spawn(move || syncer.run());
         let thread = thread.map_err(|source| OpenError::Io { path: dir.to_owned(), source })?;
@@ -90,7 +93,7 @@ impl LogStore {
         let recovery::Opened { tables, watermarks, groups, space } = opened;
         let groups = groups.into_iter().map(|group| (group.id, Arc::new(group))).collect();
         let store = Store {
-            syncer: Arc::new(Syncer::new(tables, watermarks, space)),
+            syncer: Arc::new(Syncer::new(tables, watermarks, space, options.sync_thread)),
             groups: RwLock::new(groups),
             cache: TailCache::new(options.tail_cache_bytes),
             thread: Mutex::new(None),
@@ -139,6 +142,15 @@ impl LogStore {
     /// [`ReadError::Corrupt`] if it is damaged.
     pub fn get_meta(&self, group: GroupId, key: &str) -> Result<Option<Bytes>, ReadError> {
         Ok(self.store.syncer.tables.note(group, key)?)
+    }
+
+    /// Syncs what was appended before and calls everyone who waits for that. A store with a thread does so by itself.
+    ///
+    /// # Errors
+    /// The failure that stopped the store, if any.
+    pub fn sync(&self) -> Result<(), SyncError> {
+        self.store.syncer.check_running()?;
+        self.store.syncer.sync_now()
     }
 
     /// Syncs what was appended, calls everyone who waits, writes the memory tables out and ends the sync thread. Later

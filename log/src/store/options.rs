@@ -27,6 +27,10 @@ pub struct Options {
     pub block_cache_bytes: usize,
     /// The most table files that are open at a time.
     pub max_open_files: i32,
+    /// Whether a thread of the store syncs what was appended, as on every node. Without it nothing appended becomes
+    /// durable before [`LogStore::sync`](super::LogStore::sync), on the caller's thread: for simulations, in which one
+    /// thread does everything.
+    pub sync_thread: bool,
 }
 
 impl Default for Options {
@@ -38,6 +42,7 @@ impl Default for Options {
             write_buffer_bytes: 32 << 20,
             block_cache_bytes: 32 << 20,
             max_open_files: 512,
+            sync_thread: true,
         }
     }
 }

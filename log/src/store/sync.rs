@@ -47,6 +47,8 @@ pub(super) struct Syncer {
     /// Held over a round by whoever runs it.
     round: Mutex<Vec<Waiting>>,
     arrived: Condvar,
+    /// Whether a thread waits for those who arrive; else they sync themselves.
+    has_thread: bool,
     stopped: AtomicBool,
     failure: watch::Sender<Option<SyncError>>,
 }
@@ -59,7 +61,7 @@ struct Queue {
 }
 
 impl Syncer {
-    pub(super) fn new(tables: Tables, watermarks: Watermarks, space: SpaceWatch) -> Self {
+    pub(super) fn new(tables: Tables, watermarks: Watermarks, space: SpaceWatch, has_thread: bool) -> Self {
         Self {
             tables,
             watermarks: Mutex::new(watermarks),
@@ -68,6 +70,7 @@ impl Syncer {
             queue: Mutex::default(),
             round: Mutex::default(),
             arrived: Condvar::new(),
+            has_thread,
             stopped: AtomicBool::new(false),
             failure: watch::Sender::new(None),
         }
@@ -139,7 +142,11 @@ impl Syncer {
         let (done, outcome) = std::sync::mpsc::sync_channel(1);
         let callback = Box::new(move |result| drop(done.send(result)));
         self.enqueue(Waiting { mark, callback });
-        self.wake();
+        if self.has_thread {
+            self.wake();
+        } else {
+            self.serve_here();
+        }
         Requested(outcome)
     }
 

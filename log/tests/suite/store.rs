@@ -47,6 +47,29 @@ fn what_is_appended_is_readable_then_durable_then_still_there() {
 }
 
 #[test]
+fn without_a_thread_nothing_is_durable_until_somebody_syncs() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = LogStore::open(dir.path(), Options { sync_thread: false, ..small() }).unwrap();
+    let first = append_later(&store, GROUP, &records(1..=3));
+    store.sync().unwrap();
+    first.recv().unwrap().unwrap();
+
+    let later = append_later(&store, GROUP, &records(4..=5));
+    assert_eq!(store.bounds(GROUP), bounds(1, 5, 3));
+    later.try_recv().unwrap_err();
+    let image = crash_image(dir.path());
+    // A note waits for a sync, which is everybody's.
+    store.put_meta(GROUP, "note", b"7").unwrap();
+    later.recv().unwrap().unwrap();
+    assert_eq!(store.bounds(GROUP), bounds(1, 5, 5));
+
+    let crashed = open(image.path());
+    assert_eq!(read_all(&crashed, GROUP), records(1..=3));
+    crashed.close().unwrap();
+    crashed.sync().unwrap_err();
+}
+
+#[test]
 fn memory_and_disk_give_the_same_records_within_the_limit() {
     let dir = tempfile::tempdir().unwrap();
     let weight = record(1, "value-100").weight();

@@ -22,6 +22,8 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
 use super::beating::beat;
+use super::checkpoints::{Checkpoint, Divergence};
+use super::comparing::{self, encode_chain, encode_checkpoints};
 use super::confirming::{Asker, Reads};
 use super::forwarding::{Arrived, Passed, encode_answers};
 use super::hearing::{Silence, listen};
@@ -44,24 +46,28 @@ use crate::reading::{Consistency, ReadError};
 use crate::replicator::Replicator;
 use crate::transport::Transport;
 
-/// How quickly members notice that one has gone.
+/// How quickly members notice that one has gone, or is not as the others are.
 #[derive(Clone, Copy, Debug)]
 pub struct Timing {
     /// How often a leader that has nothing to say is heard.
     pub heartbeat: Duration,
     /// A follower that hears nothing for the lease, which is the longest, and a time between these two calls an election.
     pub election: (Duration, Duration),
+    /// How often replicas are compared.
+    pub comparison: Duration,
 }
 
 impl Default for Timing {
     fn default() -> Self {
         let election = (Duration::from_millis(450), Duration::from_millis(650));
-        Self { heartbeat: Duration::from_millis(150), election }
+        Self { heartbeat: Duration::from_millis(150), election, comparison: Duration::from_secs(10) }
     }
 }
 
 /// What a member of a group is brought up with.
 pub(crate) struct Member {
+    /// What the partition is called on the command line.
+    pub(crate) name: String,
     pub(crate) group: GroupId,
     pub(crate) node: NodeId,
     pub(crate) store: LogStore,
@@ -82,8 +88,13 @@ pub(crate) struct Member {
 
 /// This node's member of a group.
 pub(crate) struct Group {
+    name: String,
     id: GroupId,
     node: NodeId,
+    store: LogStore,
+    transport: Arc<dyn Transport>,
+    /// What is wrong between the replicas, as far as the leader has told.
+    divergence: watch::Sender<Option<Divergence>>,
     raft: Raft<Types, Machine>,
     machine: Machine,
     log: Log,
@@ -105,6 +116,7 @@ impl Group {
     /// Brings the member up. It takes part as soon as the group has been [initialised](Self::initialize) somewhere.
     pub(crate) async fn start(member: Member) -> io::Result<Arc<Self>> {
         let Member {
+            name,
             group: id,
             node,
             store,
@@ -118,8 +130,9 @@ impl Group {
             failures,
         } = member;
         let incoming = Arc::new(Incoming::new(&place.snapshots));
+        let opened = store.clone();
         let (log, machine) = blocking(move || {
-            let log = Log::open(store, id)?;
+            let log = Log::open(opened, id)?;
             let machine = Machine::open(log.clone(), place)?;
             Ok::<_, io::Error>((log, machine))
         })
@@ -160,7 +173,7 @@ impl Group {
             raft: raft.clone(),
             log: log.clone(),
             neighbours: Arc::clone(&neighbours),
-            transport,
+            transport: Arc::clone(&transport),
             forward,
             rules,
             next,
@@ -176,9 +189,13 @@ impl Group {
         });
         let (arrived, closed) = (Mutex::default(), Mutex::default());
         let (tasks, runtime) = (Mutex::new(tasks), Handle::current());
-        Ok(Arc::new(Self {
+        let group = Arc::new(Self {
+            name,
             id,
             node,
+            store,
+            transport,
+            divergence: watch::Sender::new(None),
             raft,
             machine,
             log,
@@ -191,7 +208,9 @@ impl Group {
             closed,
             tasks,
             runtime,
-        }))
+        });
+        group.keep(tokio::spawn(comparing::run(Arc::downgrade(&group), timing.comparison)));
+        Ok(group)
     }
 
     /// Keeps a task that is to end with the member.
@@ -201,6 +220,30 @@ impl Group {
 
     pub(crate) fn id(&self) -> GroupId {
         self.id
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(super) fn node(&self) -> NodeId {
+        self.node
+    }
+
+    pub(super) fn store(&self) -> &LogStore {
+        &self.store
+    }
+
+    pub(super) fn transport(&self) -> &dyn Transport {
+        &*self.transport
+    }
+
+    pub(super) fn told(&self) -> &watch::Sender<Option<Divergence>> {
+        &self.divergence
+    }
+
+    pub(super) fn checkpoints(&self, since: Offset) -> Vec<Checkpoint> {
+        self.machine.checkpoints(since)
     }
 
     /// Makes the group of these members, all of them voters, unless it has been made. Safe on several of them, as long as
@@ -246,7 +289,6 @@ impl Group {
         self.reads[0].confirm().await
     }
 
-    #[cfg(test)]
     pub(crate) fn raft(&self) -> &Raft<Types, Machine> {
         &self.raft
     }
@@ -433,6 +475,9 @@ impl Group {
             Request::PreVote(vote) => {
                 encode_vote_answer(&raft.pre_vote(vote).await.map_err(io::Error::other)?)
             }
+            Request::Transfer(_) if self.is_odd().is_some() => {
+                return Err(invalid("this replica is not as the others are, so it does not lead"));
+            }
             Request::Transfer(transfer) => {
                 let answer = raft.handle_transfer_leader(transfer).await.map_err(io::Error::other)?;
                 encode_transfer_answer(&answer)
@@ -451,6 +496,11 @@ impl Group {
                 encode_snapshot_answer(&self.install(vote, through).await?, &[])
             }
             Request::Confirm { lease } => encode_confirmation(&self.confirm_for_another(lease).await),
+            Request::Compare { since, verdict } => {
+                self.learn(&verdict);
+                encode_checkpoints(&self.checkpoints(since))
+            }
+            Request::Chain { at } => encode_chain(self.chain_at(at).await),
             Request::Propose { .. } => return Err(invalid("writes are taken in elsewhere")),
         })
     }
@@ -480,6 +530,10 @@ impl Replicator for Arc<Group> {
     }
 
     fn confirm(&self, consistency: Consistency) -> Option<BoxFuture<'_, Result<(), ReadError>>> {
+        if let Some(divergence) = self.is_odd() {
+            let refused = ReadError::Diverged { reason: divergence.to_string() };
+            return Some(std::future::ready(Err(refused)).boxed());
+        }
         let by_lease = match consistency {
             Consistency::Linearizable => false,
             Consistency::Lease => true,
@@ -518,6 +572,10 @@ impl Replicator for Arc<Group> {
 
     fn trouble(&self) -> Option<String> {
         self.neighbours.quorum(&self.members()).err().map(|silent| silent.to_string())
+    }
+
+    fn divergence(&self) -> Option<Divergence> {
+        self.divergence.borrow().clone()
     }
 
     fn stop(&self, reason: &str) {

@@ -24,6 +24,7 @@ use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
 
+use super::checkpoints::{Checkpoint, Checkpoints, GRID};
 use super::log::Log;
 use super::types::{self, Entry, LogId, SnapshotMeta, StoredMembership, Types, invalid, offset, to_record};
 use super::{APPLY_BYTES, APPLY_RECORDS};
@@ -61,6 +62,8 @@ struct Shared {
     snapshots: Mutex<()>,
     /// The newest offset that is committed and applied here.
     visible: watch::Sender<Offset>,
+    /// What other replicas are compared with.
+    checkpoints: Mutex<Checkpoints>,
     /// Why nothing more is applied.
     failure: watch::Sender<Option<String>>,
 }
@@ -103,7 +106,10 @@ impl Machine {
         let visible = watch::Sender::new(header.applied);
         let view = RwLock::new(current);
         let (snapshots, failure) = (Mutex::default(), watch::Sender::default());
-        let shared = Shared { log, place, view, snapshots, visible, failure };
+        let mut checkpoints = Checkpoints::default();
+        checkpoints.note(&header);
+        let checkpoints = Mutex::new(checkpoints);
+        let shared = Shared { log, place, view, snapshots, visible, checkpoints, failure };
         shared.remove_old_views();
         Ok(Self { shared: Arc::new(shared) })
     }
@@ -121,6 +127,11 @@ impl Machine {
     /// The newest offset that is committed and applied here.
     pub(crate) fn visible(&self) -> &watch::Sender<Offset> {
         &self.shared.visible
+    }
+
+    /// What it was at an offset and at those behind it, as far as that is remembered.
+    pub(super) fn checkpoints(&self, since: Offset) -> Vec<Checkpoint> {
+        self.shared.checkpoints.lock().since(since)
     }
 
     /// Set, once, when something could not be applied or installed: this member then does nothing more.
@@ -180,7 +191,11 @@ impl Shared {
             Ok(Committed { record, payload, chain })
         });
         let committed: Vec<_> = committed.collect::<io::Result<_>>()?;
-        let applied = view.apply(&committed).map_err(io::Error::other)?;
+        let mut applied = Vec::with_capacity(committed.len());
+        for part in committed.chunk_by(|before, _| !before.record.offset.0.is_multiple_of(GRID)) {
+            applied.append(&mut view.apply(part).map_err(io::Error::other)?);
+            self.checkpoints.lock().note(&view.header());
+        }
         self.visible.send_replace(view.header().applied);
         Ok(applied)
     }
@@ -202,6 +217,7 @@ impl Shared {
         }
         fail::fail_point!("raft-install-log", |_| Err(io::Error::other("a failpoint")));
         let next = Current::open(&self.log, &self.place, at)?;
+        self.checkpoints.lock().note(&next.view.header());
         *self.view.write() = next;
         self.visible.send_replace(at);
         fail::fail_point!("raft-install-view", |_| Err(io::Error::other("a failpoint")));

@@ -15,6 +15,8 @@
 //! | 7 install | vote, last log id | vote |
 //! | 8 propose | id (u64), number of writes (u32), writes | number of answers (u32), answers; see [`super::forwarding`] |
 //! | 9 confirm | 1 if the lease is enough, else 0 | 0, offset (u64); 1 not the leader; 2 not confirmed, why |
+//! | 20 compare | offset (u64), verdict; see [`super::comparing`] | number of checkpoints (u32), checkpoints |
+//! | 21 chain | offset (u64) | 1 and the chain there (32 bytes) if it can be told, else 0 |
 
 use std::io;
 
@@ -27,6 +29,7 @@ use openraft::raft::{
     TransferLeaderResponse, VoteRequest, VoteResponse,
 };
 
+use super::comparing::{Verdict, get_verdict, put_verdict};
 use super::forwarding::{Passed, get_writes, put_writes};
 use super::types::{LogId, Types, Vote, invalid, offset, to_entry, to_record};
 use crate::reading::ReadError;
@@ -45,6 +48,8 @@ pub(super) enum Request {
     Install { vote: Vote, through: LogId },
     Propose { id: u64, writes: Vec<Passed> },
     Confirm { lease: bool },
+    Compare { since: Offset, verdict: Verdict },
+    Chain { at: Offset },
 }
 
 /// A file of a snapshot.
@@ -109,6 +114,15 @@ impl Request {
                 out.put_u8(9);
                 out.put_u8(u8::from(lease));
             }
+            Self::Compare { since, verdict } => {
+                out.put_u8(20);
+                out.put_u64(since.get());
+                put_verdict(&verdict, &mut out);
+            }
+            Self::Chain { at } => {
+                out.put_u8(21);
+                out.put_u64(at.get());
+            }
         }
         Ok(out.freeze())
     }
@@ -144,6 +158,8 @@ impl Request {
                 7 => Self::Install { vote: get_vote(input)?, through: get_log_id(input)? },
                 8 => Self::Propose { id: input.try_get_u64()?, writes: get_writes(input)? },
                 9 => Self::Confirm { lease: get_bool(input)? },
+                20 => Self::Compare { since: Offset(input.try_get_u64()?), verdict: get_verdict(input)? },
+                21 => Self::Chain { at: Offset(input.try_get_u64()?) },
                 kind => return Err(invalid(format!("there is no request of kind {kind}"))),
             })
         })

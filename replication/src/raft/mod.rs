@@ -4,6 +4,8 @@
 //! to do when it has to be replaced.
 
 mod beating;
+mod checkpoints;
+mod comparing;
 mod confirming;
 mod forwarding;
 mod group;
@@ -21,19 +23,26 @@ mod types;
 #[cfg(test)]
 mod conformance;
 #[cfg(test)]
+mod divergences;
+#[cfg(test)]
 mod histories;
 #[cfg(test)]
 mod installing;
 #[cfg(test)]
 mod scenarios;
+#[cfg(test)]
+mod simulation;
 
 use std::time::Duration;
 
+pub use self::checkpoints::{Differing, Divergence};
 pub use self::group::Timing;
 pub(crate) use self::group::{Group, Member};
 pub(crate) use self::groups::{Groups, NODE};
 pub(crate) use self::machine::{Place, newest as newest_view};
 pub(crate) use self::notes::VOTE;
+#[cfg(test)]
+pub(crate) use self::simulation::is_simulated;
 
 /// Entries that openraft is given at once.
 const READ_RECORDS: usize = 4_096;
@@ -70,6 +79,12 @@ const CONFIRM_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Questions to the quorum at once, for the reads of one group and level; reads that come meanwhile share the next.
 const READ_ROUNDS: usize = 2;
+
+/// How long a replica may take to say where it was.
+const COMPARE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Questions to find the first record in which two logs differ; each halves what may be.
+const NARROWING_QUESTIONS: usize = 64;
 
 /// Reads that share one question.
 const READS_AT_ONCE: usize = 4_096;

@@ -1,6 +1,7 @@
 //! Stories of a group of three in one process, on real logs and views, over a network that fails on request.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,7 +23,7 @@ use crate::reading::{Consistency, ReadError};
 use crate::replicator::Replicator as _;
 use crate::transport::memory::{Network, Weather};
 
-const GROUP: GroupId = GroupId(5);
+pub(super) const GROUP: GroupId = GroupId(5);
 
 /// How long anything may take before a test gives up.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -63,9 +64,14 @@ impl Cluster {
         cluster
     }
 
+    /// Where a node's files are.
+    pub(super) fn dir_of(&self, node: NodeId) -> PathBuf {
+        self.dir.path().join(node.to_string())
+    }
+
     /// Starts a node on its directory, and lets the others reach it.
-    async fn begin(&mut self, node: NodeId) {
-        let dir = self.dir.path().join(node.to_string());
+    pub(super) async fn begin(&mut self, node: NodeId) {
+        let dir = self.dir_of(node);
         let options = Options { free_space_reserve: 0, ..Options::default() };
         let store = LogStore::open(&dir.join("log"), options).expect("a log store");
         let place = Place {
@@ -75,13 +81,14 @@ impl Cluster {
             resources: Resources::default(),
         };
         let member = Member {
+            name: "demo/0".to_owned(),
             group: GROUP,
             node,
             store: store.clone(),
             place,
             transport: Arc::new(self.network.endpoint(node)),
             neighbours: Arc::new(Neighbours::none(node)),
-            timing: Timing::default(),
+            timing: Timing { comparison: Duration::from_millis(200), ..Timing::default() },
             gate: Arc::clone(&self.gate),
             rules: Config::default(),
             forward: self.forward,
@@ -95,7 +102,7 @@ impl Cluster {
     }
 
     /// Ends a node; what it has on disk stays.
-    async fn end(&mut self, node: NodeId) {
+    pub(super) async fn end(&mut self, node: NodeId) {
         self.network.leave(node);
         if let Some(Node { group, store }) = self.members.remove(&node) {
             group.shutdown().await;
@@ -154,6 +161,21 @@ impl Cluster {
         .await
     }
 
+    /// Lets one of `nodes` lead.
+    pub(super) async fn lead(&self, nodes: &[NodeId], node: NodeId) {
+        patiently(async {
+            loop {
+                let leader = self.leader_of(nodes).await;
+                if leader == node {
+                    return;
+                }
+                self.group(leader).raft().trigger().transfer_leader(node.0).await.expect("the member runs");
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        })
+        .await;
+    }
+
     /// Writes on whoever of `nodes` leads, until it is acknowledged. A write that may have been applied is not repeated.
     pub(super) async fn write(&self, nodes: &[NodeId], object: &str, value: &str) -> Option<Applied> {
         patiently(async {
@@ -181,7 +203,7 @@ impl Cluster {
         self.group(node).view().header()
     }
 
-    async fn confirm(&self, node: NodeId, consistency: Consistency) -> Result<(), ReadError> {
+    pub(super) async fn confirm(&self, node: NodeId, consistency: Consistency) -> Result<(), ReadError> {
         self.group(node).confirm(consistency).expect("replicas have to be asked").await
     }
 
@@ -199,6 +221,7 @@ impl Cluster {
             member.group.view().dump(&mut dump).expect("a dump");
             let chain = member.store.chain_at(GROUP, header.applied).expect("in the log");
             assert_eq!(chain, header.chain, "node {node}: the view is of this log");
+            assert_eq!(*member.group.told().borrow(), None, "a false alarm on node {node}");
             seen.push((
                 *node,
                 header.applied,
@@ -216,13 +239,13 @@ impl Cluster {
     }
 }
 
-async fn patiently<T>(story: impl Future<Output = T>) -> T {
+pub(super) async fn patiently<T>(story: impl Future<Output = T>) -> T {
     tokio::time::timeout(PATIENCE, story).await.expect("it comes about before patience ends")
 }
 
 pub(super) const ALL: [NodeId; 3] = [NodeId(1), NodeId(2), NodeId(3)];
 
-fn others(node: NodeId) -> Vec<NodeId> {
+pub(super) fn others(node: NodeId) -> Vec<NodeId> {
     ALL.into_iter().filter(|other| *other != node).collect()
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use odgm_log::NodeId;
+use odgm_log::{GroupId, NodeId};
 use parking_lot::Mutex;
 
 use super::{Call, CallError, Service, Transport};
@@ -23,11 +23,17 @@ struct State {
     /// From, to.
     cut: HashSet<(NodeId, NodeId)>,
     weather: Weather,
+    /// How often each node has left; what an earlier process of it has sent or answers is lost.
+    left: HashMap<NodeId, u64>,
+    tap: Option<Tap>,
     /// Of xorshift64; what comes of the weather depends on it alone.
     random: u64,
     /// How many calls met which fault.
     faults: Faults,
 }
+
+/// Sees every request that is sent (from, to, of which group), and says what arrives in its place.
+pub(crate) type Tap = Arc<dyn Fn(NodeId, NodeId, GroupId, Bytes) -> Bytes + Send + Sync>;
 
 /// How bad all links are.
 #[derive(Clone, Copy, Debug, Default)]
@@ -58,7 +64,12 @@ impl Network {
 
     /// The transport of one node.
     pub(crate) fn endpoint(&self, node: NodeId) -> Endpoint {
-        Endpoint { node, network: self.clone() }
+        Endpoint { node, left: self.left(node), network: self.clone() }
+    }
+
+    /// Lets all requests go through a tap.
+    pub(crate) fn tap(&self, tap: Tap) {
+        self.shared.lock().tap = Some(tap);
     }
 
     /// Lets a node be called.
@@ -68,7 +79,13 @@ impl Network {
 
     /// Takes a node off the network, as if its process had ended.
     pub(crate) fn leave(&self, node: NodeId) {
-        self.shared.lock().nodes.remove(&node);
+        let mut state = self.shared.lock();
+        state.nodes.remove(&node);
+        *state.left.entry(node).or_default() += 1;
+    }
+
+    fn left(&self, node: NodeId) -> u64 {
+        self.shared.lock().left.get(&node).copied().unwrap_or(0)
     }
 
     /// Loses everything that goes from one node to another.
@@ -126,6 +143,11 @@ impl Network {
     async fn deliver(&self, from: NodeId, call: &Call) -> Result<Option<Bytes>, CallError> {
         let node = call.to;
         tracing::trace!(%from, to = %node, class = ?call.class, "a call");
+        let (tap, sent) = (self.shared.lock().tap.clone(), call.request.clone());
+        let request = match tap {
+            Some(tap) => tap(from, node, call.group, sent),
+            None => sent,
+        };
         let Some(delay) = self.carry(from, node) else { return Ok(None) };
         pause(delay).await;
         let service = self.shared.lock().nodes.get(&node).cloned();
@@ -133,11 +155,15 @@ impl Network {
             return Err(CallError::Unreachable { node, reason: "it is not on the network".to_owned() });
         };
         if self.repeats() {
-            let again = service.answer(from, call.group, call.request.clone());
+            let again = service.answer(from, call.group, request.clone());
             // Nobody waits for its answer, and it may never come.
             tokio::spawn(tokio::time::timeout(call.within, again));
         }
-        let answer = service.answer(from, call.group, call.request.clone()).await;
+        let left = self.left(node);
+        let answer = service.answer(from, call.group, request).await;
+        if self.left(node) != left {
+            return Ok(None);
+        }
         let Some(delay) = self.carry(node, from) else { return Ok(None) };
         pause(delay).await;
         answer.map(Some).map_err(|reason| CallError::Refused { node, reason })
@@ -166,16 +192,21 @@ async fn pause(delay: Duration) {
 /// One node's way into a [`Network`].
 pub(crate) struct Endpoint {
     node: NodeId,
+    /// How often the node had left when this was made.
+    left: u64,
     network: Network,
 }
 
 impl Transport for Endpoint {
     fn call(&self, call: Call) -> BoxFuture<'static, Result<Bytes, CallError>> {
-        let (from, network) = (self.node, self.network.clone());
+        let (from, left, network) = (self.node, self.left, self.network.clone());
         Box::pin(async move {
             let (node, within) = (call.to, call.within);
             let lost = CallError::Timeout { node, within };
             let delivered = tokio::time::timeout(within, async {
+                if network.left(from) != left {
+                    return std::future::pending().await;
+                }
                 match network.deliver(from, &call).await {
                     Ok(Some(answer)) => Ok(answer),
                     // Nobody learns that a message was lost but by waiting.

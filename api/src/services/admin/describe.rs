@@ -39,10 +39,16 @@ pub(super) fn partitions(collection: &Collection) -> impl Iterator<Item = v1::Pa
 fn serving(named: v1::Partition, partition: &Partition) -> v1::Partition {
     let header = partition.view().header();
     let bounds = partition.bounds();
-    let failure = partition.failure();
+    let failure = partition.failure().map(|failure| failure.to_string());
+    let divergence = partition.divergence();
+    let state = match (&failure, &divergence) {
+        (Some(_), _) => "failed",
+        (None, Some(_)) => "diverged",
+        (None, None) => "ready",
+    };
     v1::Partition {
-        state: if failure.is_some() { "failed" } else { "ready" }.to_owned(),
-        reason: failure.map(|failure| failure.to_string()),
+        state: state.to_owned(),
+        reason: failure.or(divergence),
         first_offset: bounds.first.get(),
         durable_offset: bounds.durable.get(),
         applied_offset: header.applied.get(),
@@ -66,6 +72,7 @@ pub(super) fn metrics(shared: &Shared) -> Vec<v1::Metric> {
         totals.objects += header.objects;
         totals.entries += header.entries;
         totals.in_flight += partition.in_flight() as u64;
+        totals.diverged += u64::from(partition.divergence().is_some());
     }
     let traffic = shared.manager.traffic();
     let subscriptions = shared.limits.subscriptions - shared.subscriptions.available_permits();
@@ -80,6 +87,7 @@ pub(super) fn metrics(shared: &Shared) -> Vec<v1::Metric> {
         metric("partitions_starting", readiness.starting as u64, "partitions that catch up with their log"),
         metric("partitions_ready", readiness.ready as u64, "partitions in service"),
         metric("partitions_failed", readiness.failed as u64, "partitions out of service"),
+        metric("partitions_diverged", totals.diverged, "partitions whose replicas were found to differ"),
         metric("objects", totals.objects, "objects that exist"),
         metric("entries", totals.entries, "entries that exist"),
         metric("writes_in_flight", totals.in_flight, "writes that wait to be durable and applied"),
@@ -101,6 +109,7 @@ struct Totals {
     objects: u64,
     entries: u64,
     in_flight: u64,
+    diverged: u64,
 }
 
 // Counters beyond 2^53 would be shown rounded.

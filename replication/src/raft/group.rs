@@ -115,31 +115,13 @@ pub(crate) struct Group {
 impl Group {
     /// Brings the member up. It takes part as soon as the group has been [initialised](Self::initialize) somewhere.
     pub(crate) async fn start(member: Member) -> io::Result<Arc<Self>> {
-        let Member {
-            name,
-            group: id,
-            node,
-            store,
-            place,
-            transport,
-            neighbours,
-            timing,
-            gate,
-            rules,
-            forward,
-            failures,
-        } = member;
-        let incoming = Arc::new(Incoming::new(&place.snapshots));
-        let opened = store.clone();
-        let (log, machine) = blocking(move || {
-            let log = Log::open(opened, id)?;
-            let machine = Machine::open(log.clone(), place)?;
-            Ok::<_, io::Error>((log, machine))
-        })
-        .await?;
-        let config = Arc::new(config(id, timing)?);
+        let (id, node, timing, forward) = (member.group, member.node, member.timing, member.forward);
+        let incoming = Arc::new(Incoming::new(&member.place.snapshots));
+        let (log, machine) = open(&member).await?;
         let silence = Silence::default();
-        let peers = Peers { transport: Arc::clone(&transport), group: id, node, silence: silence.clone() };
+        let peers =
+            Peers { transport: Arc::clone(&member.transport), group: id, node, silence: silence.clone() };
+        let config = Arc::new(config(id, timing)?);
         let raft = Raft::new(node.0, config, peers, log.clone(), machine.clone()).await;
         let raft = raft.map_err(io::Error::other)?;
         let mut tasks = vec![
@@ -147,67 +129,56 @@ impl Group {
             tokio::spawn(beat(raft.clone(), timing.heartbeat)),
         ];
         let reads = [false, true].map(|lease| {
-            let (raft, transport, log) = (raft.clone(), Arc::clone(&transport), log.clone());
-            let (neighbours, visible) = (Arc::clone(&neighbours), machine.visible().subscribe());
             let (reads, task) = Reads::start(Asker {
                 group: id,
                 node,
-                raft,
-                transport,
-                neighbours,
+                raft: raft.clone(),
+                transport: Arc::clone(&member.transport),
+                neighbours: Arc::clone(&member.neighbours),
                 forward,
                 lease,
-                visible,
-                log,
+                visible: machine.visible().subscribe(),
+                log: log.clone(),
             });
             tasks.push(task);
             reads
         });
         // Bounded by the gate, through which every write has come.
         let (writes, queue) = mpsc::unbounded_channel();
-        let weak = writes.downgrade();
         let next = AtomicU64::new(getrandom::u64().map_err(|error| io::Error::other(error.to_string()))?);
         let proposer = Proposer {
             group: id,
             node,
             raft: raft.clone(),
             log: log.clone(),
-            neighbours: Arc::clone(&neighbours),
-            transport: Arc::clone(&transport),
+            neighbours: Arc::clone(&member.neighbours),
+            transport: Arc::clone(&member.transport),
             forward,
-            rules,
+            rules: member.rules,
             next,
-            queue: weak,
+            queue: writes.downgrade(),
         };
         tasks.push(tokio::spawn(proposer.run(queue)));
-        let mut failure = machine.failure();
-        tokio::spawn(async move {
-            // An error says that the member has gone, and not failed.
-            if failure.wait_for(Option::is_some).await.is_ok() {
-                failures.send_replace(());
-            }
-        });
-        let (arrived, closed) = (Mutex::default(), Mutex::default());
-        let (tasks, runtime) = (Mutex::new(tasks), Handle::current());
+        tokio::spawn(pass_on_failure(machine.failure(), member.failures));
         let group = Arc::new(Self {
-            name,
+            name: member.name,
             id,
             node,
-            store,
-            transport,
+            store: member.store,
+            transport: member.transport,
             divergence: watch::Sender::new(None),
             raft,
             machine,
             log,
-            neighbours,
+            neighbours: member.neighbours,
             incoming,
-            gate,
+            gate: member.gate,
             writes,
             reads,
-            arrived,
-            closed,
-            tasks,
-            runtime,
+            arrived: Mutex::default(),
+            closed: Mutex::default(),
+            tasks: Mutex::new(tasks),
+            runtime: Handle::current(),
         });
         group.keep(tokio::spawn(comparing::run(Arc::downgrade(&group), timing.comparison)));
         Ok(group)
@@ -602,6 +573,24 @@ pub(super) fn members_of(raft: &Raft<Types, Machine>) -> Vec<NodeId> {
     let metrics = raft.server_metrics();
     let metrics = metrics.borrow_watched();
     metrics.membership_config.voter_ids().map(NodeId).collect()
+}
+
+/// What there is on the disk.
+async fn open(member: &Member) -> io::Result<(Log, Machine)> {
+    let (store, group, place) = (member.store.clone(), member.group, member.place.clone());
+    blocking(move || {
+        let log = Log::open(store, group)?;
+        let machine = Machine::open(log.clone(), place)?;
+        Ok((log, machine))
+    })
+    .await
+}
+
+async fn pass_on_failure(mut failure: watch::Receiver<Option<String>>, failures: watch::Sender<()>) {
+    // An error says that the member has gone, and not failed.
+    if failure.wait_for(Option::is_some).await.is_ok() {
+        failures.send_replace(());
+    }
 }
 
 /// Who leads, once that is known; nobody if it is not in time.

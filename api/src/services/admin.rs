@@ -1,20 +1,22 @@
 //! `odgm.v1.Admin`: collections, partitions and their proofs.
 
+mod backup;
 mod describe;
 mod dump;
+mod restore;
 mod verify;
 
 use std::sync::Arc;
 
 use odgm_proto::odgm::v1::admin_server::Admin as Service;
 use odgm_proto::odgm::v1::{
-    CreateCollectionRequest, CreateCollectionResponse, DeleteCollectionRequest, DeleteCollectionResponse,
-    DescribeCollectionRequest, DescribeCollectionResponse, DumpLogRequest, DumpViewRequest, GetNodeRequest,
-    GetNodeResponse, ListCollectionsRequest, ListCollectionsResponse, ListPartitionsRequest,
-    ListPartitionsResponse, VerifyRequest,
+    BackupRequest, CreateCollectionRequest, CreateCollectionResponse, DeleteCollectionRequest,
+    DeleteCollectionResponse, DescribeCollectionRequest, DescribeCollectionResponse, DumpLogRequest,
+    DumpViewRequest, GetNodeRequest, GetNodeResponse, ListCollectionsRequest, ListCollectionsResponse,
+    ListPartitionsRequest, ListPartitionsResponse, RestoreRequest, RestoreResponse, VerifyRequest,
 };
 use odgm_replication::{CatalogueError, Definition};
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 
 use super::Shared;
 use crate::status::{self, not_applied};
@@ -28,6 +30,7 @@ impl Service for Admin {
     type VerifyViewStream = verify::Progress;
     type DumpLogStream = dump::Log;
     type DumpViewStream = dump::Text;
+    type BackupStream = backup::Bundle;
 
     async fn create_collection(
         &self,
@@ -107,6 +110,17 @@ impl Service for Admin {
         request: Request<DumpViewRequest>,
     ) -> Result<Response<Self::DumpViewStream>, Status> {
         dump::view(&self.0, &request.into_inner()).map(Response::new)
+    }
+
+    async fn backup(&self, request: Request<BackupRequest>) -> Result<Response<Self::BackupStream>, Status> {
+        backup::begin(&self.0, &request.into_inner()).await.map(Response::new)
+    }
+
+    async fn restore(
+        &self,
+        request: Request<Streaming<RestoreRequest>>,
+    ) -> Result<Response<RestoreResponse>, Status> {
+        restore::run(&self.0, request.into_inner()).await.map(Response::new)
     }
 
     async fn get_node(&self, _: Request<GetNodeRequest>) -> Result<Response<GetNodeResponse>, Status> {

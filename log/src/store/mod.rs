@@ -110,6 +110,14 @@ impl LogStore {
         self.find(group).map_or_else(Bounds::empty, |group| group.bounds())
     }
 
+    /// The payload bytes of the records of a group that are there.
+    pub fn payload_bytes(&self, group: GroupId) -> u64 {
+        self.find(group).map_or(0, |group| {
+            let state = group.state.read();
+            state.head.bytes.wrapping_sub(state.floor.bytes)
+        })
+    }
+
     /// Free space, as of the last look at it.
     pub fn space(&self) -> Space {
         self.store.syncer.space.get()

@@ -21,6 +21,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
 use super::confirming::{Asker, Reads};
+use super::filling::{self, Filler};
 use super::forwarding::{Arrived, Passed, encode_answers};
 use super::hearing::{Silence, listen};
 use super::incoming::Incoming;
@@ -32,9 +33,11 @@ use super::messages::{
 };
 use super::network::Peers;
 use super::proposing::{Proposer, Write};
+use super::transfers::Transfers;
 use super::types::{LogId, Peer, Types, Vote, index, invalid, offset};
 use super::{DRAIN_PATIENCE, HANDOVER_PATIENCE, RETRY_PAUSE, SNAPSHOT_PATIENCE};
 use crate::manager::blocking;
+use crate::pieces::Piece;
 use crate::proposal::{Gate, Proposal, ProposeError, Reply};
 use crate::reading::{Consistency, ReadError};
 use crate::replicator::Replicator;
@@ -72,6 +75,8 @@ pub(crate) struct Member {
     pub(crate) forward: bool,
     /// Told when the member fails.
     pub(crate) failures: watch::Sender<()>,
+    /// What all members of the node transfer.
+    pub(crate) transfers: Arc<Transfers>,
 }
 
 /// This node's member of a group.
@@ -80,7 +85,9 @@ pub(crate) struct Group {
     node: NodeId,
     raft: Raft<Types, Machine>,
     machine: Machine,
+    store: LogStore,
     incoming: Arc<Incoming>,
+    transfers: Arc<Transfers>,
     gate: Arc<Gate>,
     writes: mpsc::UnboundedSender<Write>,
     /// By quorum, and by lease.
@@ -96,18 +103,37 @@ pub(crate) struct Group {
 impl Group {
     /// Brings the member up. It takes part as soon as the group has been [initialised](Self::initialize) somewhere.
     pub(crate) async fn start(member: Member) -> io::Result<Arc<Self>> {
-        let Member { group: id, node, store, place, transport, timing, gate, rules, forward, failures } =
-            member;
-        let incoming = Arc::new(Incoming::new(&place.snapshots));
+        let Member {
+            group: id,
+            node,
+            store,
+            place,
+            transport,
+            timing,
+            gate,
+            rules,
+            forward,
+            failures,
+            transfers,
+        } = member;
+        let snapshots = place.snapshots.clone();
+        let incoming = Arc::new(Incoming::new(&snapshots, Arc::clone(&transfers)));
+        let opened = store.clone();
         let (log, machine) = blocking(move || {
-            let log = Log::open(store, id)?;
+            let log = Log::open(opened, id)?;
             let machine = Machine::open(log.clone(), place)?;
             Ok::<_, io::Error>((log, machine))
         })
         .await?;
         let config = Arc::new(config(id, timing)?);
         let silence = Silence::default();
-        let peers = Peers { transport: Arc::clone(&transport), group: id, node, silence: silence.clone() };
+        let peers = Peers {
+            transport: Arc::clone(&transport),
+            group: id,
+            node,
+            silence: silence.clone(),
+            transfers: Arc::clone(&transfers),
+        };
         let raft = Raft::new(node.0, config, peers, log.clone(), machine.clone()).await;
         let raft = raft.map_err(io::Error::other)?;
         let mut tasks = vec![tokio::spawn(listen(raft.clone(), silence, timing.election.1))];
@@ -119,6 +145,17 @@ impl Group {
             tasks.push(task);
             reads
         });
+        let filler = Filler {
+            group: id,
+            node,
+            raft: raft.clone(),
+            machine: machine.clone(),
+            store: store.clone(),
+            transport: Arc::clone(&transport),
+            transfers: Arc::clone(&transfers),
+            snapshots,
+        };
+        tasks.push(tokio::spawn(filler.run()));
         // Bounded by the gate, through which every write has come.
         let (writes, queue) = mpsc::unbounded_channel();
         let weak = writes.downgrade();
@@ -149,7 +186,9 @@ impl Group {
             node,
             raft,
             machine,
+            store,
             incoming,
+            transfers,
             gate,
             writes,
             reads,
@@ -293,6 +332,7 @@ impl Group {
                 std::future::pending().boxed()
             }
             Ok(Request::Propose { writes, .. }) => self.take_in(writes).map(Ok).boxed(),
+            Ok(Request::Piece { vote, through, piece }) => self.write_piece(vote, through, piece).boxed(),
             Ok(request) => {
                 let group = Arc::clone(self);
                 async move { group.answer_member(request).await }.boxed()
@@ -353,17 +393,44 @@ impl Group {
                 let held = blocking(move || incoming.begin(through, files)).await?;
                 encode_snapshot_answer(&vote, &held)
             }
-            Request::Piece { vote, through, file, at, bytes } => {
-                let incoming = Arc::clone(&self.incoming);
-                blocking(move || incoming.piece(through, file, at, &bytes)).await?;
-                encode_snapshot_answer(&vote, &[])
-            }
             Request::Install { vote, through } => {
                 encode_snapshot_answer(&self.install(vote, through).await?, &[])
             }
             Request::Confirm { lease } => encode_confirmation(&self.confirm_for_another(lease).await),
-            Request::Propose { .. } => return Err(invalid("writes are taken in elsewhere")),
+            Request::Links { .. }
+            | Request::Records { .. }
+            | Request::Base { .. }
+            | Request::BasePiece { .. } => {
+                let (machine, store, id) = (self.machine.clone(), self.store.clone(), self.id);
+                blocking(move || match request {
+                    Request::Links { below } => filling::links(&store, id, below),
+                    Request::Records { first, last } => filling::records(&store, id, first, last),
+                    Request::Base { at } => filling::base(&machine, at),
+                    Request::BasePiece { at, file, from } => filling::base_piece(&machine, at, file, from),
+                    _ => Err(invalid("a question about the past was expected")),
+                })
+                .await?
+            }
+            Request::Propose { .. } | Request::Piece { .. } => {
+                return Err(invalid("what has an order is taken in elsewhere"));
+            }
         })
+    }
+
+    /// Takes a piece of a snapshot in: those that come are queued before this returns, so that they stay in order.
+    fn write_piece(
+        &self,
+        vote: Vote,
+        through: LogId,
+        piece: Piece,
+    ) -> impl Future<Output = io::Result<Bytes>> + Send + use<> {
+        let incoming = Arc::clone(&self.incoming);
+        let written = incoming.queue(through, piece);
+        async move {
+            blocking(move || incoming.work()).await;
+            written.await.map_err(io::Error::other)??;
+            Ok(encode_snapshot_answer(&vote, &[]))
+        }
     }
 
     /// A follower's read: only a leader confirms it.
@@ -377,10 +444,12 @@ impl Group {
     async fn install(&self, vote: Vote, through: LogId) -> io::Result<Vote> {
         let (incoming, machine) = (Arc::clone(&self.incoming), self.machine.clone());
         let snapshot = blocking(move || machine.received(through, &incoming.finish(through)?)).await?;
+        let dir = snapshot.snapshot.dir.clone();
         let installed = self.raft.install_full_snapshot(vote, snapshot).await;
         let vote = installed.map_err(io::Error::other)?.vote;
+        self.transfers.installed();
         let incoming = Arc::clone(&self.incoming);
-        blocking(move || incoming.release(through)).await?;
+        blocking(move || incoming.release(through, &dir)).await?;
         Ok(vote)
     }
 }

@@ -63,6 +63,8 @@ struct Shared {
     visible: watch::Sender<Offset>,
     /// Why nothing more is applied.
     failure: watch::Sender<Option<String>>,
+    /// Raised when a snapshot has taken the place of the view.
+    installed: watch::Sender<()>,
 }
 
 struct Current {
@@ -103,7 +105,8 @@ impl Machine {
         let visible = watch::Sender::new(header.applied);
         let view = RwLock::new(current);
         let (snapshots, failure) = (Mutex::default(), watch::Sender::default());
-        let shared = Shared { log, place, view, snapshots, visible, failure };
+        let installed = watch::Sender::new(());
+        let shared = Shared { log, place, view, snapshots, visible, failure, installed };
         shared.remove_old_views();
         Ok(Self { shared: Arc::new(shared) })
     }
@@ -121,6 +124,11 @@ impl Machine {
     /// The newest offset that is committed and applied here.
     pub(crate) fn visible(&self) -> &watch::Sender<Offset> {
         &self.shared.visible
+    }
+
+    /// News of snapshots that have taken the place of the view.
+    pub(crate) fn installed(&self) -> watch::Receiver<()> {
+        self.shared.installed.subscribe()
     }
 
     /// Set, once, when something could not be applied or installed: this member then does nothing more.
@@ -207,6 +215,7 @@ impl Shared {
         fail::fail_point!("raft-install-view", |_| Err(io::Error::other("a failpoint")));
         self.log.installed()?;
         self.remove_old_views();
+        self.installed.send_replace(());
         Ok(())
     }
 

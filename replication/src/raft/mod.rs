@@ -4,6 +4,7 @@
 //! to do when it has to be replaced.
 
 mod confirming;
+mod filling;
 mod forwarding;
 mod group;
 mod groups;
@@ -15,6 +16,7 @@ mod messages;
 mod network;
 mod notes;
 mod proposing;
+mod transfers;
 mod types;
 
 #[cfg(test)]
@@ -32,7 +34,9 @@ pub use self::group::Timing;
 pub(crate) use self::group::{Group, Member};
 pub(crate) use self::groups::{Groups, NODE};
 pub(crate) use self::machine::{Place, newest as newest_view};
-pub(crate) use self::notes::VOTE;
+pub(crate) use self::notes::{VOTE, restored};
+pub use self::transfers::TransferCounts;
+pub(crate) use self::transfers::Transfers;
 
 /// Entries that openraft is given at once.
 const READ_RECORDS: usize = 4_096;
@@ -49,8 +53,17 @@ const APPLY_BYTES: usize = 4 << 20;
 /// Proposals that are handed to openraft under one stamp, or to the leader in one message.
 const PROPOSALS_AT_ONCE: usize = 1_024;
 
-/// Bytes of a snapshot's file that one message carries.
-const PIECE_BYTES: u64 = 512 << 10;
+/// Pieces of a snapshot that are on their way to another member at once.
+const PIECES_UNDER_WAY: usize = 8;
+
+/// Payload bytes of the past's records that one message carries; a larger record goes alone.
+const FILL_BYTES: usize = 1 << 20;
+
+/// How long another member may take over one question about the past.
+const FILL_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a replica that found nobody who has what it is missing waits before it asks again.
+const FILL_PAUSE: Duration = Duration::from_secs(1);
 
 /// How long the other side may take over one message of a snapshot.
 const PIECE_TIMEOUT: Duration = Duration::from_secs(5);

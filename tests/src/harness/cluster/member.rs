@@ -1,7 +1,7 @@
 //! One node of a cluster.
 
 use std::net::SocketAddr;
-use std::process::ExitStatus;
+use std::process::{Command, ExitStatus};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -43,6 +43,12 @@ impl Member {
         Ok(Endpoint::from_shared(format!("http://{}", self.address))?
             .connect_timeout(CONNECT)
             .tcp_nodelay(true))
+    }
+
+    pub(super) fn odgm(&self, arguments: &[&str]) -> Result<Command> {
+        let mut command = self.home.command()?;
+        command.env("ODGM_ENDPOINT", format!("http://{}", self.address)).args(arguments);
+        Ok(command)
     }
 
     pub(super) fn output(&self) -> String {

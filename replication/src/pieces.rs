@@ -258,6 +258,11 @@ impl Arriving {
         Ok(Self { dir: dir.to_path_buf(), files, progress, open: None })
     }
 
+    /// Whether these are the files that were announced.
+    pub(crate) fn is_of(&self, files: &[File]) -> bool {
+        self.files == files
+    }
+
     /// How much there is of each file.
     pub(crate) fn held(&self) -> Vec<u64> {
         self.progress.iter().map(|progress| progress.bytes).collect()

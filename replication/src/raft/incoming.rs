@@ -40,6 +40,13 @@ impl Incoming {
     /// Answers how much there is of each file. What has arrived of other snapshots is dropped.
     pub(super) fn begin(&self, through: LogId, files: Vec<File>) -> io::Result<Vec<u64>> {
         let mut current = self.current.lock();
+        if let Some((receiving, arriving)) = &*current
+            && *receiving == through
+            && arriving.is_of(&files)
+        {
+            // It knows more than the folder tells.
+            return Ok(arriving.held());
+        }
         let name = format!("incoming-{}-{}", through.leader_id.term, through.index);
         fs::create_dir_all(&self.parent)?;
         for entry in fs::read_dir(&self.parent)? {

@@ -65,8 +65,12 @@ const FILL_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a replica that found nobody who has what it is missing waits before it asks again.
 const FILL_PAUSE: Duration = Duration::from_secs(1);
 
-/// How long the other side may take over one message of a snapshot.
-const PIECE_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long the other side may take over one message of a snapshot: it may be the last of several that wait until a file
+/// is on the disk.
+const PIECE_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// How long the other side may take to put a snapshot in the place of its view.
+const INSTALL_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// How long writes and reads wait for somebody to lead.
 const LEADER_PATIENCE: Duration = Duration::from_secs(3);

@@ -24,7 +24,7 @@ use super::messages::{
 };
 use super::transfers::Transfers;
 use super::types::{Peer, Types, Vote, invalid};
-use super::{PIECE_TIMEOUT, PIECES_UNDER_WAY};
+use super::{INSTALL_TIMEOUT, PIECE_TIMEOUT, PIECES_UNDER_WAY};
 use crate::manager::blocking;
 use crate::pieces::Outgoing;
 use crate::transport::{Call, CallError, Class, Transport};
@@ -122,7 +122,6 @@ impl Connection {
         &self,
         vote: Vote,
         snapshot: Snapshot,
-        within: Duration,
     ) -> Result<SnapshotResponse<Types>, StreamingError<Types>> {
         let failed = |error: &io::Error| StreamingError::Network(NetworkError::new(error));
         let through = snapshot.meta.last_log_id;
@@ -157,7 +156,7 @@ impl Connection {
             }
             self.transfers.sent(bytes);
         }
-        let (answered, _) = self.send_part(Request::Install { vote, through }, within).await?;
+        let (answered, _) = self.send_part(Request::Install { vote, through }, INSTALL_TIMEOUT).await?;
         Ok(SnapshotResponse::new(answered))
     }
 
@@ -222,11 +221,11 @@ impl RaftNetworkV2<Types> for Connection {
         vote: Vote,
         snapshot: Snapshot,
         cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
-        option: RPCOption,
+        _: RPCOption,
     ) -> Result<SnapshotResponse<Types>, StreamingError<Types>> {
         tokio::select! {
             closed = cancel => Err(StreamingError::Closed(closed)),
-            sent = self.send(vote, snapshot, option.hard_ttl()) => sent,
+            sent = self.send(vote, snapshot) => sent,
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::catching_up::CatchUp;
 use super::footprint::Footprint;
 use super::goals;
 use super::load::{Load, Operation, Samples, Timing};
@@ -46,7 +47,12 @@ pub(super) async fn run(options: &Options) -> Result<Report> {
         }
         false => None,
     };
-    let goals = goals::judge(&tables, footprint.as_ref(), rebuild.as_ref());
+    let catch_up = match asked(Part::CatchUp) && options.targets.contains(&Target::Cluster) {
+        true => Some(CatchUp::measure(options).await?),
+        false => None,
+    };
+    let mut goals = goals::judge(&tables, footprint.as_ref(), rebuild.as_ref());
+    goals.push(goals::catch_up(catch_up.as_ref()));
     Ok(Report {
         machine: Machine::this(),
         method: Method {
@@ -61,6 +67,7 @@ pub(super) async fn run(options: &Options) -> Result<Report> {
         tables,
         footprint,
         rebuild,
+        catch_up,
         goals,
     })
 }

@@ -74,11 +74,13 @@ pub enum Part {
     Footprint,
     /// Rebuilding views from their logs.
     Rebuild,
+    /// A follower that comes back through a snapshot.
+    CatchUp,
 }
 
 impl Part {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Loads, Self::Clusters, Self::Footprint, Self::Rebuild];
+    pub const ALL: [Self; 5] = [Self::Loads, Self::Clusters, Self::Footprint, Self::Rebuild, Self::CatchUp];
 }
 
 impl std::fmt::Display for Part {
@@ -88,6 +90,7 @@ impl std::fmt::Display for Part {
             Self::Clusters => "clusters",
             Self::Footprint => "footprint",
             Self::Rebuild => "rebuild",
+            Self::CatchUp => "catch-up",
         })
     }
 }

@@ -6,6 +6,7 @@ use std::fmt;
 use comfy_table::Table as Grid;
 use serde::Serialize;
 
+use super::catching_up::CatchUp;
 use super::footprint::Footprint;
 use super::goals::Judgement;
 use super::load::{Load, Samples};
@@ -26,6 +27,7 @@ pub(super) struct Report {
     pub(super) tables: Vec<Table>,
     pub(super) footprint: Option<Footprint>,
     pub(super) rebuild: Option<Rebuild>,
+    pub(super) catch_up: Option<CatchUp>,
     pub(super) goals: Vec<Judgement>,
 }
 
@@ -137,6 +139,9 @@ impl fmt::Display for Report {
         }
         if let Some(rebuild) = &self.rebuild {
             writeln!(f, "\nRebuild\n{rebuild}")?;
+        }
+        if let Some(catch_up) = &self.catch_up {
+            writeln!(f, "\nCatch-up\n{catch_up}")?;
         }
         writeln!(f, "\nFloors and goals\n{}", verdicts(&self.goals))
     }

@@ -8,23 +8,19 @@ use odgm_proto::odgm::v1::{CreateCollectionRequest, Earliest, ListPartitionsRequ
 use odgm_proto::oprc;
 use odgm_tests::Result;
 use odgm_tests::harness::{Cluster, Layout, Way};
+use odgm_tests::random::Random;
 use tonic::Code;
 
 use crate::load::Load;
 use crate::{CLASS, Story};
 
-/// Bytes that do not compress, so that files are as large as what was written.
-struct Noise(u64);
-
-impl Noise {
-    fn text(&mut self, bytes: usize) -> String {
-        let mut text = String::with_capacity(bytes + 16);
-        while text.len() < bytes {
-            self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            text += &format!("{:x}", self.0 >> 8);
-        }
-        text
+/// Text that does not compress, so that files are as large as what was written.
+fn noise(random: &mut Random, bytes: usize) -> String {
+    let mut text = String::with_capacity(bytes + 16);
+    while text.len() < bytes {
+        text += &format!("{:016x}", random.next());
     }
+    text
 }
 
 /// Three nodes with a collection that keeps no more than so much of its log.
@@ -54,10 +50,10 @@ async fn described(cluster: &Cluster, node: u64) -> Result<Partition> {
 async fn forget(cluster: &Cluster, leader: u64, beyond: u64, bytes: usize) -> Result<u64> {
     const WRITES: usize = 400;
     let things = cluster.objects(leader, CLASS, 0)?;
-    let mut noise = Noise(7);
+    let mut random = Random::new(7);
     let mut number = 0;
     loop {
-        let writes = (0..WRITES).map(|at| (format!("thing-{}", number + at), "k", noise.text(bytes)));
+        let writes = (0..WRITES).map(|at| (format!("thing-{}", number + at), "k", noise(&mut random, bytes)));
         let last = things.set_values(writes.collect()).await?.offset;
         number += WRITES;
         if described(cluster, leader).await?.first_offset > beyond + 1 {

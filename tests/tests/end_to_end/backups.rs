@@ -77,7 +77,7 @@ async fn what_was_backed_up_is_restored_byte_for_byte_with_its_history_and_curso
         cursor = response.cursor.to_vec();
     }
     let dumps = [dump(&node, "things", 0).await?, dump(&node, "things", 1).await?];
-    let past = at(&things, "things", "thing-3", 30).await?;
+    let past = at(&things, "things", "thing-4", 40).await?;
     assert!(past.is_some(), "it existed then");
     let (_parent, backup) = folder()?;
     let made = node.odgm(&["backup", &backup])?.success()?;
@@ -95,7 +95,7 @@ async fn what_was_backed_up_is_restored_byte_for_byte_with_its_history_and_curso
     let node = home.start().await?;
     node.odgm(&["restore", &backup])?.success()?;
     expect(&node, &dumps).await?;
-    assert_eq!(at(&node.objects("things", 0), "things", "thing-3", 30).await?, past, "as it was then");
+    assert_eq!(at(&node.objects("things", 0), "things", "thing-4", 40).await?, past, "as it was then");
     let cursors = node.odgm(&["cursor", "list", "things"])?.success()?;
     assert!(cursors.contains("reader") && cursors.contains("10"), "{cursors}");
     node.kill()?;

@@ -1,6 +1,7 @@
 //! One node of a cluster.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::process::{Command, ExitStatus};
 use std::time::{Duration, Instant};
 
@@ -43,6 +44,10 @@ impl Member {
         Ok(Endpoint::from_shared(format!("http://{}", self.address))?
             .connect_timeout(CONNECT)
             .tcp_nodelay(true))
+    }
+
+    pub(super) fn data(&self) -> PathBuf {
+        self.home.data()
     }
 
     pub(super) fn odgm(&self, arguments: &[&str]) -> Result<Command> {

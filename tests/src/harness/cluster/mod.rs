@@ -5,7 +5,7 @@ mod layout;
 mod member;
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -195,6 +195,14 @@ impl Cluster {
     /// That.
     pub fn check(&self) -> Result<()> {
         self.members.values().try_for_each(Member::check_if_started)
+    }
+
+    /// The data directory of a node.
+    ///
+    /// # Errors
+    /// When there is no such node.
+    pub fn data(&self, node: u64) -> Result<PathBuf> {
+        Ok(self.member(node)?.data())
     }
 
     /// Runs `odgm` against a node.

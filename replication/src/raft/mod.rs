@@ -56,6 +56,9 @@ const PROPOSALS_AT_ONCE: usize = 1_024;
 /// Pieces of a snapshot that are on their way to another member at once.
 const PIECES_UNDER_WAY: usize = 8;
 
+/// Batches of proposals that may be on their way at once; what comes meanwhile gathers for the next.
+const PROPOSAL_ROUNDS: usize = 2;
+
 /// Payload bytes of the past's records that one message carries; a larger record goes alone.
 const FILL_BYTES: usize = 1 << 20;
 

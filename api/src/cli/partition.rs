@@ -293,6 +293,10 @@ pub(crate) mod tests {
         flights/1      1  failed      1    41783    41783      505     2525  6f2b6f2b6f2b
         flights/1: record 17 is damaged
         ");
+        let filling = PartitionRow { first_offset: 900, fills_from: Some(100), ..ready() };
+        let table = PartitionRow::table(&[filling], Style::PLAIN);
+        let told = "flights/0: not a whole copy on this node, which fetches records 100 to 899\n";
+        assert!(table.ends_with(told), "{table}");
         insta::assert_json_snapshot!(ready(), @r#"
         {
           "class": "flights",

@@ -240,21 +240,37 @@ fn remove_others(parent: &Path, name: &str) -> io::Result<()> {
     Ok(())
 }
 
-/// What stands before the records below an offset. Blocks.
-pub(super) fn links(store: &LogStore, group: GroupId, below: Offset) -> io::Result<Bytes> {
+/// Answers a member that fetches the past. Blocks.
+pub(super) fn answer(
+    request: &Request,
+    machine: &Machine,
+    store: &LogStore,
+    group: GroupId,
+) -> io::Result<Bytes> {
+    match *request {
+        Request::Links { below } => links(store, group, below),
+        Request::Records { first, last } => records(store, group, first, last),
+        Request::Base { at } => base(machine, at),
+        Request::BasePiece { at, file, from } => base_piece(machine, at, file, from),
+        _ => Err(invalid("a question about the past was expected")),
+    }
+}
+
+/// What stands before the records below an offset.
+fn links(store: &LogStore, group: GroupId, below: Offset) -> io::Result<Bytes> {
     let links = store.links_below(group, below).map_err(io::Error::other)?;
     Ok(encode_links(store.bounds(group).first, &links))
 }
 
-/// Records that another member is missing. Blocks.
-pub(super) fn records(store: &LogStore, group: GroupId, first: Offset, last: Offset) -> io::Result<Bytes> {
+/// Records that another member is missing.
+fn records(store: &LogStore, group: GroupId, first: Offset, last: Offset) -> io::Result<Bytes> {
     let records = usize::try_from((last.0 + 1).saturating_sub(first.0)).unwrap_or(usize::MAX);
     let limit = ReadLimit { records, bytes: FILL_BYTES };
     Ok(encode_records(group, &store.read(group, first, limit).map_err(io::Error::other)?))
 }
 
-/// The files of the snapshot at an offset, if there is one. Blocks.
-pub(super) fn base(machine: &Machine, at: Offset) -> io::Result<Bytes> {
+/// The files of the snapshot at an offset, if there is one.
+fn base(machine: &Machine, at: Offset) -> io::Result<Bytes> {
     let view = machine.view();
     if !view.snapshots().contains(&at) {
         return Ok(encode_files(None));
@@ -262,7 +278,7 @@ pub(super) fn base(machine: &Machine, at: Offset) -> io::Result<Bytes> {
     Ok(encode_files(Some(Outgoing::open(&view.snapshot_dir(at))?.files())))
 }
 
-/// A piece of one of them. Blocks.
-pub(super) fn base_piece(machine: &Machine, at: Offset, file: u32, from: u64) -> io::Result<Bytes> {
+/// A piece of one of them.
+fn base_piece(machine: &Machine, at: Offset, file: u32, from: u64) -> io::Result<Bytes> {
     Ok(encode_piece(&piece_of(&machine.view().snapshot_dir(at), file, from)?))
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
@@ -37,7 +38,6 @@ use super::transfers::Transfers;
 use super::types::{LogId, Peer, Types, Vote, index, invalid, offset};
 use super::{DRAIN_PATIENCE, HANDOVER_PATIENCE, RETRY_PAUSE, SNAPSHOT_PATIENCE};
 use crate::manager::blocking;
-use crate::pieces::Piece;
 use crate::proposal::{Gate, Proposal, ProposeError, Reply};
 use crate::reading::{Consistency, ReadError};
 use crate::replicator::Replicator;
@@ -119,12 +119,7 @@ impl Group {
         let snapshots = place.snapshots.clone();
         let incoming = Arc::new(Incoming::new(&snapshots, Arc::clone(&transfers)));
         let opened = store.clone();
-        let (log, machine) = blocking(move || {
-            let log = Log::open(opened, id)?;
-            let machine = Machine::open(log.clone(), place)?;
-            Ok::<_, io::Error>((log, machine))
-        })
-        .await?;
+        let (log, machine) = blocking(move || open(opened, id, place)).await?;
         let config = Arc::new(config(id, timing)?);
         let silence = Silence::default();
         let peers = Peers {
@@ -145,17 +140,6 @@ impl Group {
             tasks.push(task);
             reads
         });
-        let filler = Filler {
-            group: id,
-            node,
-            raft: raft.clone(),
-            machine: machine.clone(),
-            store: store.clone(),
-            transport: Arc::clone(&transport),
-            transfers: Arc::clone(&transfers),
-            snapshots,
-        };
-        tasks.push(tokio::spawn(filler.run()));
         // Bounded by the gate, through which every write has come.
         let (writes, queue) = mpsc::unbounded_channel();
         let weak = writes.downgrade();
@@ -165,23 +149,17 @@ impl Group {
             node,
             raft: raft.clone(),
             log,
-            transport,
+            transport: Arc::clone(&transport),
             forward,
             rules,
             next,
             queue: weak,
         };
         tasks.push(tokio::spawn(proposer.run(queue)));
-        let mut failure = machine.failure();
-        tokio::spawn(async move {
-            // An error says that the member has gone, and not failed.
-            if failure.wait_for(Option::is_some).await.is_ok() {
-                failures.send_replace(());
-            }
-        });
+        tokio::spawn(tell_failure(machine.failure(), failures));
         let (arrived, closed) = (Mutex::default(), Mutex::default());
         let (tasks, runtime) = (Mutex::new(tasks), Handle::current());
-        Ok(Arc::new(Self {
+        let group = Arc::new(Self {
             id,
             node,
             raft,
@@ -196,7 +174,15 @@ impl Group {
             closed,
             tasks,
             runtime,
-        }))
+        });
+        group.keep(tokio::spawn(group.filler(transport, snapshots).run()));
+        Ok(group)
+    }
+
+    fn filler(&self, transport: Arc<dyn Transport>, snapshots: PathBuf) -> Filler {
+        let (raft, machine, store) = (self.raft.clone(), self.machine.clone(), self.store.clone());
+        let (group, node, transfers) = (self.id, self.node, Arc::clone(&self.transfers));
+        Filler { group, node, raft, machine, store, transport, transfers, snapshots }
     }
 
     /// Keeps a task that is to end with the member.
@@ -332,7 +318,10 @@ impl Group {
                 std::future::pending().boxed()
             }
             Ok(Request::Propose { writes, .. }) => self.take_in(writes).map(Ok).boxed(),
-            Ok(Request::Piece { vote, through, piece }) => self.write_piece(vote, through, piece).boxed(),
+            Ok(Request::Piece { vote, through, piece }) => {
+                let written = self.incoming.write(through, piece);
+                written.map(move |written| written.map(|()| encode_snapshot_answer(&vote, &[]))).boxed()
+            }
             Ok(request) => {
                 let group = Arc::clone(self);
                 async move { group.answer_member(request).await }.boxed()
@@ -402,35 +391,12 @@ impl Group {
             | Request::Base { .. }
             | Request::BasePiece { .. } => {
                 let (machine, store, id) = (self.machine.clone(), self.store.clone(), self.id);
-                blocking(move || match request {
-                    Request::Links { below } => filling::links(&store, id, below),
-                    Request::Records { first, last } => filling::records(&store, id, first, last),
-                    Request::Base { at } => filling::base(&machine, at),
-                    Request::BasePiece { at, file, from } => filling::base_piece(&machine, at, file, from),
-                    _ => Err(invalid("a question about the past was expected")),
-                })
-                .await?
+                blocking(move || filling::answer(&request, &machine, &store, id)).await?
             }
             Request::Propose { .. } | Request::Piece { .. } => {
                 return Err(invalid("what has an order is taken in elsewhere"));
             }
         })
-    }
-
-    /// Takes a piece of a snapshot in: those that come are queued before this returns, so that they stay in order.
-    fn write_piece(
-        &self,
-        vote: Vote,
-        through: LogId,
-        piece: Piece,
-    ) -> impl Future<Output = io::Result<Bytes>> + Send + use<> {
-        let incoming = Arc::clone(&self.incoming);
-        let written = incoming.queue(through, piece);
-        async move {
-            blocking(move || incoming.work()).await;
-            written.await.map_err(io::Error::other)??;
-            Ok(encode_snapshot_answer(&vote, &[]))
-        }
     }
 
     /// A follower's read: only a leader confirms it.
@@ -512,6 +478,21 @@ impl Replicator for Arc<Group> {
 
     fn has_failed(&self) -> bool {
         self.machine.failure().borrow().is_some()
+    }
+}
+
+/// Opens the log and the view of a member.
+fn open(store: LogStore, id: GroupId, place: Place) -> io::Result<(Log, Machine)> {
+    let log = Log::open(store, id)?;
+    let machine = Machine::open(log.clone(), place)?;
+    Ok((log, machine))
+}
+
+/// Tells when a member has failed.
+async fn tell_failure(mut failure: watch::Receiver<Option<String>>, failures: watch::Sender<()>) {
+    // An error says that the member has gone, and not failed.
+    if failure.wait_for(Option::is_some).await.is_ok() {
+        failures.send_replace(());
     }
 }
 

@@ -14,6 +14,7 @@ use tokio::sync::oneshot;
 
 use super::transfers::Transfers;
 use super::types::{LogId, invalid};
+use crate::manager::blocking;
 use crate::pieces::{Arriving, File, Piece};
 
 /// The snapshot that is being received; one at a time.
@@ -62,15 +63,29 @@ impl Incoming {
         Ok(held)
     }
 
+    /// Writes a piece. Those that come are queued before this returns, so that they stay in order.
+    pub(super) fn write(
+        self: &Arc<Self>,
+        through: LogId,
+        piece: Piece,
+    ) -> impl Future<Output = io::Result<()>> + Send + use<> {
+        let incoming = Arc::clone(self);
+        let written = incoming.queue(through, piece);
+        async move {
+            blocking(move || incoming.work()).await;
+            written.await.map_err(io::Error::other)?
+        }
+    }
+
     /// Queues a piece; [`Self::work`] has to follow. Pieces are written in the order of these calls.
-    pub(super) fn queue(&self, through: LogId, piece: Piece) -> oneshot::Receiver<io::Result<()>> {
+    fn queue(&self, through: LogId, piece: Piece) -> oneshot::Receiver<io::Result<()>> {
         let (done, written) = oneshot::channel();
         self.queue.lock().push_back(Queued { through, piece, done });
         written
     }
 
     /// Writes what is queued. Blocks.
-    pub(super) fn work(&self) {
+    fn work(&self) {
         let mut current = self.current.lock();
         loop {
             // Not in the condition: the lock would be held while the piece is written.

@@ -30,6 +30,8 @@ pub(super) async fn run(
     };
     let definition = Definition::from_wire(wire).map_err(|error| catalogue(&error.into()))?;
     let groups = groups.into_iter().map(GroupId).collect();
+    // It keeps a thread and the disk busy, so there are only a few at a time.
+    let _permit = shared.heavy().await?;
     let (sender, messages) = mpsc::channel(MESSAGES);
     let input = Input { messages, current: Bytes::new() };
     let restoring = shared.manager.restore(definition, groups, input);

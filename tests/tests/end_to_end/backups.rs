@@ -223,9 +223,7 @@ async fn a_restore_that_is_killed_leaves_nothing_and_can_be_repeated() -> Story 
 
     let home = Home::new()?;
     let mut killed = 0;
-    let begun = std::time::Instant::now();
     for after in [5, 20, 60, 120] {
-        eprintln!("begin {after} {:?}", begun.elapsed());
         let node = home.start().await?;
         let mut command = node.odgm_command(&["restore", &backup])?;
         let mut restoring = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
@@ -233,17 +231,13 @@ async fn a_restore_that_is_killed_leaves_nothing_and_can_be_repeated() -> Story 
         while !home.data().join("scratch").exists() && restoring.try_wait()?.is_none() {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
-        eprintln!("seen {:?}", begun.elapsed());
         tokio::time::sleep(Duration::from_millis(after)).await;
         node.kill()?;
-        eprintln!("killed {:?}", begun.elapsed());
         if restoring.wait()?.success() {
             break;
         }
         killed += 1;
-        eprintln!("failed {:?}", begun.elapsed());
         let node = home.start().await?;
-        eprintln!("started {:?}", begun.elapsed());
         let listed = node.odgm(&["collection", "list"])?.success()?;
         let is_there = listed.contains("things");
         if is_there {
@@ -251,10 +245,8 @@ async fn a_restore_that_is_killed_leaves_nothing_and_can_be_repeated() -> Story 
             assert_eq!(dump(&node, "things", 0).await?, expected);
             node.odgm(&["collection", "delete", "things", "--yes"])?.success()?;
         }
-        eprintln!("stopping {:?}", begun.elapsed());
         node.stop()?;
     }
-    eprintln!("all {:?}", begun.elapsed());
     assert!(killed > 0, "no restore was interrupted");
     let node = home.start().await?;
     if node.odgm(&["collection", "list"])?.success()?.contains("things") {

@@ -59,6 +59,9 @@ number! {
 impl GroupId {
     /// The group of the catalogue of collections.
     pub const CATALOGUE: Self = Self(0);
+
+    /// Above every group: it stands for the node itself, and is given to none.
+    pub const LAST: Self = Self(u32::MAX);
 }
 
 impl Offset {

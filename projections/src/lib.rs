@@ -25,4 +25,4 @@ pub use object::{Cursor, Entry, EntryRead, Members, Moment, Object, ObjectSummar
 pub use outcome::{Applied, Committed, Outcome, Rejection, fingerprint};
 pub use source::{RecordSource, SourceError};
 pub use view::dump::DumpError;
-pub use view::{RebuildError, Start, View, ViewOptions, rebuild};
+pub use view::{RebuildError, Start, View, ViewOptions, rebind, rebuild};

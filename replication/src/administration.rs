@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
-use odgm_log::{Payload, Timestamp};
+use odgm_log::{GroupId, NodeId, Payload, Timestamp};
 use odgm_projections::Outcome;
 
 use crate::catalogue::Catalogue;
@@ -120,11 +120,54 @@ impl Manager {
         .boxed()
     }
 
+    /// Takes groups for a collection that is to be restored; until it is created they stay although no collection has them.
+    pub(crate) async fn reserve_groups(
+        self: &Arc<Self>,
+        definition: &Definition,
+        wanted: &[GroupId],
+    ) -> Result<Vec<GroupId>, CatalogueError> {
+        let mut reserved = Vec::new();
+        let edited = self.edit(|manager, catalogue| {
+            if catalogue.collections.contains_key(&definition.name) {
+                return Err(CatalogueError::AlreadyExists(definition.name.clone()));
+            }
+            // For its checks: there is room for so many partitions, and on the disk.
+            manager.creation(catalogue, definition, false)?;
+            let (groups, change) = catalogue.reserve(wanted, definition.partitions);
+            let mut restoring = manager.restoring.lock();
+            restoring.retain(|group| !reserved.contains(group));
+            restoring.extend(groups.iter().copied());
+            reserved = groups;
+            Ok(Some(change))
+        });
+        if let Err(error) = edited.await {
+            self.restoring.lock().retain(|group| !reserved.contains(group));
+            return Err(error);
+        }
+        Ok(reserved)
+    }
+
+    /// Creates a collection whose data are in place on this node, the first of `replicas`.
+    pub(crate) async fn create_restored(
+        self: &Arc<Self>,
+        definition: &Definition,
+        groups: &[GroupId],
+        replicas: &[NodeId],
+    ) -> Result<(), CatalogueError> {
+        self.edit(|_, catalogue| {
+            if catalogue.collections.contains_key(&definition.name) {
+                return Err(CatalogueError::AlreadyExists(definition.name.clone()));
+            }
+            Ok(Some(catalogue.create_restored(definition, groups, replicas, Timestamp::now())))
+        })
+        .await
+    }
+
     /// Changes the catalogue as it is now, and makes this node match it. `make` says how, or that nothing is to be done;
     /// it is asked again if somebody else changes the catalogue at the same moment.
     async fn edit(
         self: &Arc<Self>,
-        make: impl Fn(&Self, &Catalogue) -> Result<Option<Payload>, CatalogueError>,
+        mut make: impl FnMut(&Self, &Catalogue) -> Result<Option<Payload>, CatalogueError>,
     ) -> Result<(), CatalogueError> {
         let _changing = self.changing.lock().await;
         for _ in 0..ATTEMPTS {

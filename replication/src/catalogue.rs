@@ -48,6 +48,8 @@ pub(crate) struct Placed {
     pub(crate) groups: Vec<GroupId>,
     /// The nodes that each partition is on, the one that is to lead first.
     pub(crate) replicas: Vec<Vec<NodeId>>,
+    /// Whether the first of them has begun with the data of a backup: nobody else may make the group.
+    pub(crate) restored: bool,
     pub(crate) created: Timestamp,
 }
 
@@ -66,7 +68,17 @@ struct CollectionEntry {
     /// Missing where a lone node wrote it before there were clusters: then all are on that node.
     #[serde(default)]
     replicas: Vec<Vec<u64>>,
+    /// The first node of each partition has begun with the data of a backup.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    restored: bool,
     created_us: u64,
+}
+
+impl CollectionEntry {
+    fn value(&self) -> Value {
+        // Maps with string keys and plain numbers always have a JSON form.
+        Value::bytes(serde_json::to_vec(self).unwrap_or_default())
+    }
 }
 
 /// A node as the others know it.
@@ -104,6 +116,7 @@ impl Catalogue {
                 definition,
                 groups: entry.groups.into_iter().map(GroupId).collect(),
                 replicas: entry.replicas.into_iter().map(|on| on.into_iter().map(NodeId).collect()).collect(),
+                restored: entry.restored,
                 created: Timestamp(entry.created_us),
             };
             self.collections.insert(name.to_owned(), placed);
@@ -152,17 +165,55 @@ impl Catalogue {
         let replicas =
             groups.iter().map(|group| place(GroupId(*group), definition.replicas, nodes)).collect();
         let definition_wire = definition.wire.clone();
-        let entry = CollectionEntry { definition: definition_wire, groups, replicas, created_us: now.0 };
-        // Maps with string keys and plain numbers always have a JSON form.
-        let json = serde_json::to_vec(&entry).unwrap_or_default();
+        let restored = false;
+        let entry =
+            CollectionEntry { definition: definition_wire, groups, replicas, restored, created_us: now.0 };
         let mut puts = vec![
-            (format!("{COLLECTION}{}", definition.name), Value::bytes(json)),
+            (format!("{COLLECTION}{}", definition.name), entry.value()),
             (NEXT_GROUP.to_owned(), Value::bytes(next.to_string())),
         ];
         if bootstrap {
             puts.push((format!("{BOOTSTRAPPED}{}", definition.name), Value::bytes(Bytes::new())));
         }
         self.change(puts, Vec::new())
+    }
+
+    /// The groups for a collection that is to be restored, and the record by which nobody else gets them: those that it had
+    /// where it was backed up, if they have not been given out here, else new ones.
+    pub(crate) fn reserve(&self, wanted: &[GroupId], count: u32) -> (Vec<GroupId>, Payload) {
+        let mut distinct = wanted.to_vec();
+        distinct.sort_unstable();
+        distinct.dedup();
+        let is_free = |group: &GroupId| group.get() >= self.next_group && group.get() < GroupId::LAST.get();
+        let groups: Vec<GroupId> = if distinct.len() == count as usize
+            && wanted.len() == distinct.len()
+            && wanted.iter().all(is_free)
+        {
+            wanted.to_vec()
+        } else {
+            (self.next_group..).take(count as usize).map(GroupId).collect()
+        };
+        let next = groups.iter().map(|group| group.get() + 1).max().unwrap_or(self.next_group);
+        (groups, self.change(vec![(NEXT_GROUP.to_owned(), Value::bytes(next.to_string()))], Vec::new()))
+    }
+
+    /// The record that creates a collection whose data are on the first of `replicas`.
+    pub(crate) fn create_restored(
+        &self,
+        definition: &Definition,
+        groups: &[GroupId],
+        replicas: &[NodeId],
+        now: Timestamp,
+    ) -> Payload {
+        let nodes: Vec<u64> = replicas.iter().map(|node| node.0).collect();
+        let entry = CollectionEntry {
+            definition: definition.wire.clone(),
+            groups: groups.iter().map(|group| group.get()).collect(),
+            replicas: vec![nodes; groups.len()],
+            restored: true,
+            created_us: now.0,
+        };
+        self.change(vec![(format!("{COLLECTION}{}", definition.name), entry.value())], Vec::new())
     }
 
     /// The record that deletes a collection.

@@ -16,7 +16,7 @@ use crate::data_dir::NodeName;
 use crate::definition::Definition;
 use crate::manager::{Manager, OpenError};
 use crate::neighbours::{ASK_EVERY, CLOCK_DRIFT, listed};
-use crate::raft::Timing;
+use crate::raft::{Timing, TransferCounts};
 use crate::transport::{Call, CallError, Class, Links};
 
 /// How a node is part of a cluster.
@@ -248,6 +248,11 @@ impl Manager {
     /// What has gone between this node and the others.
     pub fn traffic(&self) -> PeerTraffic {
         self.links.as_ref().map(Links::traffic).unwrap_or_default()
+    }
+
+    /// What the replicas of this node have sent and fetched beside entries.
+    pub fn transfers(&self) -> TransferCounts {
+        self.opener.transfers.counts()
     }
 
     /// Lets others ask this node ([`Manager::ask`]); `answer` answers them.

@@ -13,6 +13,8 @@ use crate::partition::Partition;
 pub struct Collection {
     definition: Definition,
     created: Timestamp,
+    /// Whether its partitions began with the data of a backup, each on the first of its nodes.
+    restored: bool,
     slots: Vec<Slot>,
 }
 
@@ -91,7 +93,8 @@ impl Collection {
             partition: OnceLock::new(),
         });
         let slots = slots.collect();
-        Arc::new(Self { definition: placed.definition.clone(), created: placed.created, slots })
+        let (definition, created) = (placed.definition.clone(), placed.created);
+        Arc::new(Self { definition, created, restored: placed.restored, slots })
     }
 
     /// Whether it is what the catalogue says: one of the same name may have taken the place of a deleted one.
@@ -102,6 +105,11 @@ impl Collection {
     /// What it is.
     pub fn definition(&self) -> &Definition {
         &self.definition
+    }
+
+    /// Whether nobody but the first of a partition's nodes may make its group.
+    pub(crate) fn founded_by_first(&self) -> bool {
+        self.restored || self.definition.options.raft_init_leader_only
     }
 
     /// When it was created.

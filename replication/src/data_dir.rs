@@ -6,7 +6,7 @@
 //! log/          the logs of all partitions
 //! views/G/      the view of group G
 //! snapshots/G/  its snapshots, one folder per offset
-//! scratch/G/    a second view of group G while it is proven or rebuilt
+//! scratch/G/    a second view of group G while it is proven or rebuilt; others while something is backed up or restored
 //! ```
 
 use std::fs::{File, OpenOptions, TryLockError};
@@ -198,6 +198,11 @@ impl DataDir {
     /// Where a second view of a group is made for a while. Gone when the directory is next opened.
     pub fn scratch(&self, group: GroupId) -> PathBuf {
         self.root.join(SCRATCH).join(group.to_string())
+    }
+
+    /// Where something is made for a while that is named by its purpose. Gone when the directory is next opened.
+    pub(crate) fn scratch_named(&self, name: &str) -> PathBuf {
+        self.root.join(SCRATCH).join(name)
     }
 
     /// Where the snapshots of a group are.

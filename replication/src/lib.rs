@@ -2,6 +2,8 @@
 //! the catalogue of collections.
 
 mod administration;
+mod backup;
+pub mod bundle;
 mod catalogue;
 mod cluster;
 mod collection;
@@ -14,6 +16,7 @@ mod neighbours;
 mod nodes;
 mod opening;
 mod partition;
+mod pieces;
 mod proof;
 mod proposal;
 mod raft;
@@ -21,6 +24,7 @@ mod reading;
 mod reconcile;
 mod replica;
 mod replicator;
+mod restoring;
 mod retention;
 pub mod sessions;
 mod source;
@@ -29,6 +33,7 @@ pub mod stream;
 mod transport;
 
 pub use administration::CatalogueError;
+pub use backup::BackupError;
 pub use catalogue::{DamagedEntry, NodeEntry, OBJECT as CATALOGUE_OBJECT};
 pub use cluster::{AskError, ClusterOptions, PeerTraffic, Wire};
 pub use collection::{Collection, LookupError};
@@ -40,9 +45,10 @@ pub use opening::CATALOGUE_CLASS;
 pub use partition::Partition;
 pub use proof::{ProofError, Proven};
 pub use proposal::{Answer, ProposeError};
-pub use raft::{Differing, Divergence, Timing};
+pub use raft::{Differing, Divergence, Timing, TransferCounts};
 pub use reading::{Consistency, ReadError};
 pub use replica::{ReplicaError, catch_up};
+pub use restoring::{RestoreError, Restored};
 pub use source::Records;
 pub use stopped::{StoppedError, StoppedNode, Stored};
 pub use stream::{Event, EventBatch, EventReader, StartPoint, StreamError};

@@ -31,6 +31,7 @@ use crate::partition::Partition;
 use crate::raft::{Groups, Timing};
 use crate::reading::{Consistency, ReadError};
 use crate::replica::ReplicaError;
+use crate::restoring::Restoring;
 use crate::retention;
 use crate::sessions::{Opened, Sessions, ZenohOptions};
 use crate::transport::{Alone, Links, Transport};
@@ -138,6 +139,8 @@ pub struct Manager {
     pub(crate) collections: RwLock<BTreeMap<String, Arc<Collection>>>,
     /// Held while the catalogue is changed.
     pub(crate) changing: Mutex<()>,
+    /// What is being restored.
+    pub(crate) restoring: parking_lot::Mutex<Restoring>,
     /// Held while what runs here is made to match the catalogue.
     pub(crate) reconciling: Mutex<()>,
     /// Held while a view is proven: it costs the disk and a core.
@@ -200,6 +203,7 @@ impl Manager {
             neighbours,
             timing: cluster.as_ref().map_or_else(Timing::default, |cluster| cluster.timing),
             forward: cluster.as_ref().is_none_or(|cluster| cluster.forward),
+            transfers: Arc::default(),
         });
         let founders = members.clone().map(|nodes| Founders { nodes, first_only: false });
         let blueprint = Blueprint::catalogue(opener.rules.clone(), founders);
@@ -212,6 +216,7 @@ impl Manager {
             catalogue,
             collections: RwLock::default(),
             changing: Mutex::default(),
+            restoring: parking_lot::Mutex::default(),
             reconciling: Mutex::default(),
             proving: parking_lot::Mutex::default(),
             nodes,
@@ -361,6 +366,11 @@ impl Manager {
         self.opener.log.failure()
     }
 
+    /// Whether the node is stopping.
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.stopping.is_cancelled()
+    }
+
     /// Stops taking writes, answers those under way, makes the views durable and closes the log.
     pub fn shutdown(&self) -> BoxFuture<'_, ()> {
         self.close().boxed()
@@ -405,8 +415,9 @@ impl Manager {
     pub(crate) fn start(self: &Arc<Self>, collection: &Arc<Collection>) {
         self.recount();
         for (index, group, founders) in collection.here() {
+            let (definition, first_only) = (collection.definition(), collection.founded_by_first());
             let blueprint =
-                Blueprint::partition(collection.definition(), index, group, founders, &self.opener.rules);
+                Blueprint::partition(definition, index, group, founders, first_only, &self.opener.rules);
             let manager = Arc::clone(self);
             let collection = Arc::clone(collection);
             tokio::spawn(async move {

@@ -17,7 +17,7 @@ use crate::manager::blocking;
 use crate::neighbours::Neighbours;
 use crate::partition::Partition;
 use crate::proposal::Gate;
-use crate::raft::{Group, Groups, Member, Place, Timing};
+use crate::raft::{Group, Groups, Member, Place, Timing, Transfers};
 use crate::reading::Consistency;
 use crate::replica::{Replica, ReplicaError};
 use crate::transport::Transport;
@@ -38,6 +38,8 @@ pub(crate) struct Opener {
     pub(crate) timing: Timing,
     /// Whether what another node has to do is passed on to it.
     pub(crate) forward: bool,
+    /// What the members of groups on this node send and fetch beside entries.
+    pub(crate) transfers: Arc<Transfers>,
 }
 
 impl Opener {
@@ -99,14 +101,12 @@ impl Blueprint {
         index: usize,
         group: GroupId,
         founders: &[NodeId],
+        first_only: bool,
         rules: &Config,
     ) -> Self {
         let founders = match definition.replication {
             Replication::Local => None,
-            Replication::Raft => Some(Founders {
-                nodes: founders.to_vec(),
-                first_only: definition.options.raft_init_leader_only,
-            }),
+            Replication::Raft => Some(Founders { nodes: founders.to_vec(), first_only }),
         };
         Self {
             class: definition.name.clone(),
@@ -164,6 +164,7 @@ async fn open_group(
         rules,
         forward: opener.forward,
         failures: opener.workers.failed(),
+        transfers: Arc::clone(&opener.transfers),
     };
     let group = Group::start(member).await.map_err(|source| ReplicaError::Raft { group: id, source })?;
     opener.groups.add(Arc::clone(&group));

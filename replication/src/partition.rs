@@ -14,7 +14,7 @@ use crate::opening::Blueprint;
 use crate::proposal::{Answer, Gate, Proposal, ProposeError, Reply};
 use crate::reading::{Consistency, ReadError};
 use crate::replicator::Replicator;
-use crate::source::Records;
+use crate::source::{Records, missing_from};
 
 /// A partition that serves reads and takes writes.
 pub struct Partition {
@@ -83,6 +83,12 @@ impl Partition {
     /// The first, last and durable offsets of its log.
     pub fn bounds(&self) -> Bounds {
         self.log.bounds(self.group)
+    }
+
+    /// The first record that the partition keeps and this replica does not have (yet): it came back through a snapshot and
+    /// fetches what was before. None if it is a whole copy.
+    pub fn missing_from(&self) -> Option<Offset> {
+        missing_from(&self.log, self.group, &self.view().header())
     }
 
     /// The newest committed and applied offset, and news of it.

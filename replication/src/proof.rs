@@ -109,8 +109,13 @@ fn compare(
     file.flush().map_err(failed)?;
 
     let first = partition.bounds().first;
-    // A log is trimmed at a kept snapshot.
-    let start = if first <= Offset(1) { Start::Beginning } else { Start::Snapshot(first.previous()) };
+    // A log is trimmed at a kept snapshot; one that is being filled has none there yet, but one behind.
+    let behind = partition.view().snapshots().into_iter().find(|snapshot| snapshot.next() >= first);
+    let start = match behind {
+        _ if first <= Offset(1) => Start::Beginning,
+        Some(snapshot) if snapshot <= header.applied => Start::Snapshot(snapshot),
+        _ => Start::Snapshot(first.previous()),
+    };
     let records = Records::through(partition.log(), partition.group(), header.applied);
     let rebuilt = rebuild(options, start, &records, progress)?;
     let file = BufReader::new(File::open(&served).map_err(failed)?);

@@ -74,7 +74,11 @@ impl Manager {
     async fn remove_strays(&self, catalogue: &Catalogue) {
         let opener = Arc::clone(&self.opener);
         let found = blocking(move || groups_on_disk(&opener)).await;
-        let strays: Vec<_> = found.into_iter().filter(|group| catalogue.is_stray(*group)).collect();
+        let strays: Vec<_> = {
+            let restoring = self.restoring.lock();
+            let is_stray = |group: &GroupId| catalogue.is_stray(*group) && !restoring.contains(group);
+            found.into_iter().filter(is_stray).collect()
+        };
         if strays.is_empty() {
             return;
         }
@@ -98,7 +102,8 @@ fn groups_on_disk(opener: &Opener) -> BTreeSet<GroupId> {
     named.chain(opener.log.groups()).collect()
 }
 
-fn remove(opener: &Opener, group: GroupId) -> Result<(), String> {
+/// Removes all data of a group.
+pub(crate) fn remove(opener: &Opener, group: GroupId) -> Result<(), String> {
     remove_folder(&opener.data.view(group))
         .and_then(|()| remove_folder(&opener.data.snapshots(group)))
         .map_err(|error| error.to_string())?;

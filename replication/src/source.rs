@@ -2,10 +2,17 @@
 
 use odgm_log::store::{LogStore, ReadError, ReadLimit};
 use odgm_log::{GroupId, Offset, Record};
-use odgm_projections::{RecordSource, SourceError};
+use odgm_projections::{Header, RecordSource, SourceError};
 use tokio::sync::watch;
 
 use crate::limits::{REBUILD_BYTES, STREAM_BYTES};
+
+/// The first record that the partition keeps and a replica's log does not have, because the replica came back through a
+/// snapshot; none if the log is whole.
+pub(crate) fn missing_from(log: &LogStore, group: GroupId, header: &Header) -> Option<Offset> {
+    let floor = header.floor.max(Offset(1));
+    (header.applied > Offset::ZERO && log.bounds(group).first > floor).then_some(floor)
+}
 
 /// The records of a group up to an end.
 #[derive(Clone, Copy)]

@@ -64,6 +64,17 @@ pub enum StreamError {
         /// The newest offset that the state before `first` covers.
         snapshot: Offset,
     },
+    /// The records after the reader's place are kept, but not on this replica, which came back through a snapshot.
+    #[error(
+        "this replica came back through a snapshot and has records from {first} on only; it fetches those from {kept} on \
+         from another one"
+    )]
+    Missing {
+        /// The first record that it has.
+        first: Offset,
+        /// The first that the partition keeps.
+        kept: Offset,
+    },
     /// The place is beyond the log.
     #[error("offset {requested} is beyond the head {head} of the partition: this cursor is of another log")]
     Ahead {
@@ -109,7 +120,11 @@ impl EventReader {
         let head = *visible.borrow();
         let first = first_kept(&partition);
         let progress = match start {
-            StartPoint::Earliest => first.previous(),
+            StartPoint::Earliest => match partition.missing_from() {
+                // What is earliest here is not where the partition begins.
+                Some(kept) => return Err(StreamError::Missing { first, kept }),
+                None => first.previous(),
+            },
             StartPoint::Latest => head,
             StartPoint::Offset(offset) => offset.previous(),
             StartPoint::After(offset) => offset,
@@ -126,7 +141,7 @@ impl EventReader {
             return Err(StreamError::Ahead { requested, head });
         }
         if progress.next() < first {
-            return Err(below_floor(progress.next(), first));
+            return Err(below_floor(&partition, progress.next()));
         }
         Ok(Self { partition, visible, progress })
     }
@@ -164,9 +179,7 @@ impl EventReader {
         let limit = ReadLimit { records: STREAM_RECORDS, bytes: STREAM_BYTES };
         let next = self.progress.next();
         let records = self.partition.records().read_limited(next, limit).map_err(|error| match error {
-            ReadError::BelowFloor { requested, first, .. } => {
-                below_floor(requested, first.max(first_kept(&self.partition)))
-            }
+            ReadError::BelowFloor { requested, .. } => below_floor(&self.partition, requested),
             other => StreamError::Log(other),
         })?;
         let mut events = Vec::with_capacity(records.len());
@@ -182,7 +195,7 @@ impl EventReader {
         // Looked at last: what the view no longer answered, it had forgotten by now.
         let first = first_kept(&self.partition);
         if next < first {
-            return Err(below_floor(next, first));
+            return Err(below_floor(&self.partition, next));
         }
         if let Some(last) = records.last() {
             self.progress = last.offset;
@@ -197,6 +210,11 @@ fn first_kept(partition: &Partition) -> Offset {
     partition.records().first().max(partition.view().header().floor)
 }
 
-fn below_floor(requested: Offset, first: Offset) -> StreamError {
-    StreamError::BelowFloor { requested, first, snapshot: first.previous() }
+/// Why there is no record at an offset: nobody keeps it, or only this replica has not got it.
+fn below_floor(partition: &Partition, requested: Offset) -> StreamError {
+    let first = first_kept(partition);
+    match partition.missing_from() {
+        Some(kept) if requested >= kept => StreamError::Missing { first, kept },
+        _ => StreamError::BelowFloor { requested, first, snapshot: first.previous() },
+    }
 }

@@ -3,7 +3,9 @@
 use clap::{Parser, Subcommand};
 
 use super::{
-    address, client,
+    address,
+    backup::{self, BackupArgs},
+    client,
     collection::CollectionCommand,
     cursor::CursorCommand,
     entry::EntryCommand,
@@ -14,6 +16,7 @@ use super::{
     object::{self, DeleteArgs, GetArgs, PutArgs},
     offline::{self, LogCommand, ViewCommand},
     partition::{self, PartitionCommand},
+    restore::{self, RestoreArgs},
     serve::{self, ServeArgs},
     settings,
     watch::{self, WatchArgs},
@@ -102,6 +105,12 @@ pub(crate) enum Command {
     /// Print all objects as JSON lines
     #[command(after_help = export::HELP)]
     Export(ExportArgs),
+    /// Store collections in a folder, while they are in use
+    #[command(after_help = backup::HELP)]
+    Backup(BackupArgs),
+    /// Create collections from a backup
+    #[command(after_help = restore::HELP)]
+    Restore(RestoreArgs),
     /// Collections: create, list, describe, delete
     #[command(subcommand)]
     Collection(CollectionCommand),
@@ -152,6 +161,8 @@ mod tests {
           history     Show what happened to an object
           import      Load operations from JSON lines
           export      Print all objects as JSON lines
+          backup      Store collections in a folder, while they are in use
+          restore     Create collections from a backup
           collection  Collections: create, list, describe, delete
           cursor      Named durable cursors: list, move, drop
           partition   Partitions of a running node: list, find, verify, verify-view, dump, log

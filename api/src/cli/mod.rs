@@ -4,6 +4,7 @@
 mod address;
 mod args;
 mod assignment;
+mod backup;
 mod client;
 mod collection;
 mod cursor;
@@ -21,6 +22,7 @@ mod partition;
 mod placement;
 mod progress;
 mod record;
+mod restore;
 mod serve;
 mod settings;
 mod stats;
@@ -81,6 +83,8 @@ async fn run(command: Command, context: &mut Context) -> Result<(), Error> {
         Command::History(args) => history::run(args, context).await,
         Command::Import(args) => import::run(args, context).await,
         Command::Export(args) => export::run(args, context).await,
+        Command::Backup(args) => backup::run(args, context).await,
+        Command::Restore(args) => restore::run(args, context).await,
         Command::Collection(command) => collection::run(command, context).await,
         Command::Cursor(command) => cursor::run(command, context).await,
         Command::Partition(command) => partition::run(command, context).await,

@@ -155,6 +155,9 @@ pub(crate) struct PartitionRow {
     /// The node that leads it, where it is on several nodes and the node that was asked knows.
     #[serde(skip_serializing_if = "Option::is_none")]
     leader: Option<u64>,
+    /// While this replica fetches the records before its snapshot: the first of them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fills_from: Option<u64>,
     /// The nodes that it is on, where they are several.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     replicas: Vec<u64>,
@@ -179,6 +182,7 @@ impl From<v1::Partition> for PartitionRow {
             entries: partition.entries,
             chain: partition.chain,
             state_hash: partition.state_hash,
+            fills_from: partition.fills_from,
         }
     }
 }
@@ -240,6 +244,14 @@ impl PartitionRow {
             if let Some(reason) = &row.reason {
                 text += &format!("{}/{}: {reason}\n", row.class, row.partition);
             }
+            if let Some(first) = row.fills_from {
+                text += &format!(
+                    "{}/{}: not a whole copy on this node, which fetches records {first} to {}\n",
+                    row.class,
+                    row.partition,
+                    row.first_offset.saturating_sub(1)
+                );
+            }
         }
         text
     }
@@ -266,6 +278,7 @@ pub(crate) mod tests {
             state_hash: "a3c1".repeat(16),
             leader: 1,
             replicas: vec![1],
+            fills_from: None,
         }
         .into()
     }
@@ -280,6 +293,10 @@ pub(crate) mod tests {
         flights/1      1  failed      1    41783    41783      505     2525  6f2b6f2b6f2b
         flights/1: record 17 is damaged
         ");
+        let filling = PartitionRow { first_offset: 900, fills_from: Some(100), ..ready() };
+        let table = PartitionRow::table(&[filling], Style::PLAIN);
+        let told = "flights/0: not a whole copy on this node, which fetches records 100 to 899\n";
+        assert!(table.ends_with(told), "{table}");
         insta::assert_json_snapshot!(ready(), @r#"
         {
           "class": "flights",

@@ -1,20 +1,22 @@
 //! `odgm.v1.Admin`: collections, partitions and their proofs.
 
+mod backup;
 mod describe;
 mod dump;
+mod restore;
 mod verify;
 
 use std::sync::Arc;
 
 use odgm_proto::odgm::v1::admin_server::Admin as Service;
 use odgm_proto::odgm::v1::{
-    CreateCollectionRequest, CreateCollectionResponse, DeleteCollectionRequest, DeleteCollectionResponse,
-    DescribeCollectionRequest, DescribeCollectionResponse, DumpLogRequest, DumpViewRequest, GetNodeRequest,
-    GetNodeResponse, ListCollectionsRequest, ListCollectionsResponse, ListPartitionsRequest,
-    ListPartitionsResponse, VerifyRequest,
+    BackupRequest, CreateCollectionRequest, CreateCollectionResponse, DeleteCollectionRequest,
+    DeleteCollectionResponse, DescribeCollectionRequest, DescribeCollectionResponse, DumpLogRequest,
+    DumpViewRequest, GetNodeRequest, GetNodeResponse, ListCollectionsRequest, ListCollectionsResponse,
+    ListPartitionsRequest, ListPartitionsResponse, RestoreRequest, RestoreResponse, VerifyRequest,
 };
 use odgm_replication::{CatalogueError, Definition};
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 
 use super::Shared;
 use super::relay::onward;
@@ -29,6 +31,7 @@ impl Service for Admin {
     type VerifyViewStream = verify::Progress;
     type DumpLogStream = dump::Log;
     type DumpViewStream = dump::Text;
+    type BackupStream = backup::Bundle;
 
     async fn create_collection(
         &self,
@@ -120,6 +123,17 @@ impl Service for Admin {
             return Ok(way.heed(answer)?.map(|text| Box::pin(text) as dump::Text));
         }
         dump::view(&self.0, &request).map(Response::new)
+    }
+
+    async fn backup(&self, request: Request<BackupRequest>) -> Result<Response<Self::BackupStream>, Status> {
+        backup::begin(&self.0, &request.into_inner()).await.map(Response::new)
+    }
+
+    async fn restore(
+        &self,
+        request: Request<Streaming<RestoreRequest>>,
+    ) -> Result<Response<RestoreResponse>, Status> {
+        restore::run(&self.0, request.into_inner()).await.map(Response::new)
     }
 
     async fn get_node(&self, _: Request<GetNodeRequest>) -> Result<Response<GetNodeResponse>, Status> {

@@ -16,11 +16,13 @@ use std::time::Duration;
 use odgm_log::body::Cause;
 use odgm_log::{Body, NodeId, Payload};
 use odgm_replication::definition::MAX_NAME_BYTES;
-use odgm_replication::{Answer, Collection, LookupError, Manager, Partition, ProposeError, ReadError};
+use odgm_replication::{
+    Answer, Collection, LookupError, Manager, Partition, ProposeError, ReadError, StreamError,
+};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
-use tonic::Status;
 use tonic::metadata::MetadataMap;
+use tonic::{Code, Status};
 
 pub(crate) use self::admin::Admin;
 pub(crate) use self::anywhere::Anywhere;
@@ -110,6 +112,31 @@ impl Shared {
 
     fn tell_leader(&self, status: Status, leader: NodeId) -> Status {
         status::tell_leader(status, leader, self.manager.address(leader).as_deref())
+    }
+
+    /// Why the past could not be read; where that is because this replica is not a whole copy, says so and where to ask.
+    fn past(&self, status: Status, partition: &Partition) -> Status {
+        let (Some(kept), Code::OutOfRange | Code::Internal | Code::DataLoss | Code::Unavailable) =
+            (partition.missing_from(), status.code())
+        else {
+            return status;
+        };
+        let first = partition.bounds().first;
+        let missing = StreamError::Missing { first, kept };
+        self.not_whole(status::unavailable(missing.to_string()), partition)
+    }
+
+    /// A status that says that this replica is not a whole copy of the partition; it names one that may be.
+    fn not_whole(&self, status: Status, partition: &Partition) -> Status {
+        let here = self.manager.node_id();
+        let collection = self.manager.collection(partition.class());
+        let replicas = collection.map(|collection| collection.replicas(partition.index()).to_vec());
+        let leader = partition.leader().filter(|leader| *leader != here);
+        let other = leader.or_else(|| replicas?.into_iter().find(|node| *node != here));
+        let Some(other) = other else { return status };
+        let address = self.manager.address(other).unwrap_or_default();
+        let message = format!("{}: ask node {other} ({address}), or this one later", status.message());
+        self.tell_leader(Status::with_metadata(status.code(), message, status.metadata().clone()), other)
     }
 
     /// Some partitions of a collection: the one asked for, or all.

@@ -69,7 +69,9 @@ impl Service for Streams {
         let at =
             request.at.ok_or_else(|| Status::invalid_argument("at required: expected offset or time_ms"))?;
         let partition = self.0.readable(&metadata, &request.cls_id, request.partition_id).await?;
-        blocking(move || get_at(&partition, &id, at)).await.map(Response::new)
+        let asked = Arc::clone(&partition);
+        let read = blocking(move || get_at(&asked, &id, at)).await;
+        read.map(Response::new).map_err(|status| self.0.past(status, &partition))
     }
 
     async fn move_cursor(
@@ -212,7 +214,7 @@ fn ended(error: &StreamError) -> Status {
         }
         StreamError::Ahead { .. } => Status::out_of_range(message),
         StreamError::View(error) => past(error),
-        StreamError::Closed => Status::unavailable(message),
+        StreamError::Closed | StreamError::Missing { .. } => status::unavailable(message),
         StreamError::Log(_) | StreamError::Payload { .. } => status::internal(message),
     }
 }

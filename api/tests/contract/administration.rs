@@ -155,7 +155,7 @@ async fn health_and_reflection_are_served() {
     let described = node.admin().get_node(GetNodeRequest {}).await.expect("a node").into_inner();
     assert_eq!(described.node_id, node.node.node_id().get());
     let metrics: Vec<_> = described.metrics.iter().map(|metric| metric.name.as_str()).collect();
-    insta::assert_snapshot!(metrics.join(" "), @"log_fsyncs_total log_appends_total log_records_total log_bytes_total log_cache_hits_total log_cache_misses_total collections partitions_starting partitions_ready partitions_failed partitions_diverged objects entries writes_in_flight subscriptions peer_messages_sent_total peer_messages_received_total peer_frames_sent_total peer_bytes_sent_total peer_frames_dropped_total");
+    insta::assert_snapshot!(metrics.join(" "), @"log_fsyncs_total log_appends_total log_records_total log_bytes_total log_cache_hits_total log_cache_misses_total collections partitions_starting partitions_ready partitions_failed partitions_diverged objects entries writes_in_flight subscriptions peer_messages_sent_total peer_messages_received_total peer_frames_sent_total peer_bytes_sent_total peer_frames_dropped_total partitions_filling snapshot_bytes_sent_total snapshot_bytes_received_total snapshots_installed_total filled_records_total filled_bytes_total");
 }
 
 #[tokio::test]

@@ -181,11 +181,11 @@ impl LogStore {
         Ok(())
     }
 
-    fn existing(&self, group: GroupId) -> Result<Arc<Group>, ChangeError> {
+    pub(super) fn existing(&self, group: GroupId) -> Result<Arc<Group>, ChangeError> {
         self.find(group).ok_or(ChangeError::NoGroup { group })
     }
 
-    fn check_writable(&self, group: &Group, removed: bool) -> Result<(), ChangeError> {
+    pub(super) fn check_writable(&self, group: &Group, removed: bool) -> Result<(), ChangeError> {
         self.store.syncer.check_running()?;
         if removed { Err(ChangeError::NoGroup { group: group.id }) } else { Ok(()) }
     }
@@ -222,12 +222,12 @@ impl LogStore {
         written.map_err(|error| self.store.syncer.fail(format!("{}: {error}", file.path().display())))
     }
 
-    fn write(&self, batch: Batch<'_>) -> Result<(), SyncError> {
+    pub(super) fn write(&self, batch: Batch<'_>) -> Result<(), SyncError> {
         self.store.syncer.tables.write(batch).map_err(|error| self.store.syncer.fail(error.into_string()))
     }
 }
 
-fn out_of_range(group: &Group, requested: Offset) -> ChangeError {
+pub(super) fn out_of_range(group: &Group, requested: Offset) -> ChangeError {
     let bounds = group.bounds();
     ChangeError::OutOfRange { group: group.id, requested, first: bounds.first, last: bounds.last }
 }

@@ -267,6 +267,21 @@ pub enum ChangeError {
         /// The group.
         group: GroupId,
     },
+    /// Records that were to be put in front of a log are not those that were there.
+    #[error(
+        "group {group}: the records before {first} lead to the chain {found}, but it begins with {expected}: they are of \
+         another log or damaged, and none was taken"
+    )]
+    OtherChain {
+        /// The group.
+        group: GroupId,
+        /// The first record of the log.
+        first: Offset,
+        /// The chain with which it begins.
+        expected: Hash,
+        /// Where the records lead.
+        found: Hash,
+    },
     /// A note is too large.
     #[error(
         "note {key:?} has {bytes} bytes; a name has at most {MAX_NOTE_KEY_BYTES}, a note at most {MAX_NOTE_BYTES}"

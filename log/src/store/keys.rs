@@ -22,7 +22,9 @@ const FLOOR: u8 = 1;
 const CHECKPOINT: u8 = 2;
 const NOTE: u8 = 3;
 
-/// A place in a log, with the chain and the number of payload bytes up to it (trimmed ones included).
+/// A place in a log, with the chain and the number of payload bytes up to it (trimmed ones included). A log that began
+/// behind a snapshot counts from there, and what is put in front of it counts backwards, modulo 2^64: only the difference
+/// between two places of one log means something.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Link {
     pub offset: Offset,
@@ -36,7 +38,7 @@ impl Link {
         Self {
             offset: record.offset,
             chain: chain::link(self.chain, record),
-            bytes: self.bytes + record.payload.len() as u64,
+            bytes: self.bytes.wrapping_add(record.payload.len() as u64),
         }
     }
 }

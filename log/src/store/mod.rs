@@ -10,6 +10,7 @@ mod error;
 mod group;
 mod keys;
 mod options;
+mod prepend;
 mod read;
 mod recovery;
 mod space;
@@ -31,6 +32,7 @@ use tokio::sync::watch;
 pub use error::{AppendError, ChangeError, Corruption, OpenError, ReadError, SyncError, VerifyError};
 pub use group::Bounds;
 pub use options::{MAX_APPEND_BYTES, MAX_NOTE_BYTES, MAX_NOTE_KEY_BYTES, Options, ReadLimit};
+pub use read::Links;
 pub use space::Space;
 pub use stats::Stats;
 pub use sync::OnDurable;
@@ -43,7 +45,7 @@ use sync::Syncer;
 /// The logs of all groups of a node. Clones are handles of the same store.
 ///
 /// Every method blocks at most for a disk access. `append` and reads of fresh records do not wait for the disk;
-/// `trim`, `truncate_after`, `restart_after`, `remove_group`, `put_meta` and `delete_meta` wait for a sync, and belong on
+/// `trim`, `truncate_after`, `restart_after`, `prepend`, `remove_group`, `put_meta` and `delete_meta` wait for a sync, and belong on
 /// a thread that may block.
 #[derive(Clone)]
 pub struct LogStore {
@@ -109,6 +111,14 @@ impl LogStore {
     /// Which part of a group's log is there; of a group without a log, `first` is 1 and the others are 0.
     pub fn bounds(&self, group: GroupId) -> Bounds {
         self.find(group).map_or_else(Bounds::empty, |group| group.bounds())
+    }
+
+    /// The payload bytes of the records of a group that are there.
+    pub fn payload_bytes(&self, group: GroupId) -> u64 {
+        self.find(group).map_or(0, |group| {
+            let state = group.state.read();
+            state.head.bytes.wrapping_sub(state.floor.bytes)
+        })
     }
 
     /// Free space, as of the last look at it.

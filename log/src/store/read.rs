@@ -6,9 +6,18 @@ use super::group::{Group, State};
 use super::keys::Link;
 use super::options::ReadLimit;
 use super::tables::{Cursor, Scan};
-use crate::chain::CHECKPOINT_INTERVAL;
+use crate::chain::{self, CHECKPOINT_INTERVAL};
 use crate::ids::{GroupId, Hash, Offset};
 use crate::record::Record;
+
+/// The chain on the way to records; see [`LogStore::links_below`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Links {
+    /// The record that the first step is about; the others follow it.
+    pub first: Offset,
+    /// Of each record the chain before it, and the bytes of its payload.
+    pub steps: Vec<(Hash, usize)>,
+}
 
 impl LogStore {
     /// Records from an offset on, as many as `limit` allows but at least one if there is one; none above the last
@@ -50,6 +59,40 @@ impl LogStore {
         }
     }
 
+    /// What stands before records that somebody else may want to put in front of their own log ([`Self::prepend`]):
+    /// the records below an offset, down to a checkpoint or the first that is kept, as the chain before each of them and
+    /// the size of its payload. Empty if there is none below.
+    ///
+    /// # Errors
+    /// [`ReadError::AboveHead`] beyond the offset that comes next, [`ReadError::BelowFloor`] if the records are trimmed
+    /// meanwhile, [`ReadError::Corrupt`] if one cannot be trusted.
+    pub fn links_below(&self, group: GroupId, below: Offset) -> Result<Links, ReadError> {
+        let bounds = self.bounds(group);
+        if below > bounds.last.next() {
+            return Err(ReadError::AboveHead { group, requested: below, last: bounds.last });
+        }
+        let last = below.previous();
+        let checkpoint = Offset(last.previous().0 / CHECKPOINT_INTERVAL * CHECKPOINT_INTERVAL);
+        let start = checkpoint.next().max(bounds.first);
+        let mut links = Links { first: start, steps: Vec::new() };
+        if last < start {
+            return Ok(links);
+        }
+        let mut before = self.chain_at(group, start.previous())?;
+        let mut next = start;
+        while next <= last {
+            for record in self.read(group, next, ReadLimit::default())? {
+                if record.offset > last {
+                    break;
+                }
+                links.steps.push((before, record.payload.len()));
+                before = chain::link(before, &record);
+                next = record.offset.next();
+            }
+        }
+        Ok(links)
+    }
+
     /// Where the newest `bytes` of payload begin: a record at or before the first of them, to within a checkpoint's
     /// interval. The first record that is kept, if there are not so many.
     ///
@@ -70,7 +113,7 @@ impl LogStore {
             let offset = Offset(middle * CHECKPOINT_INTERVAL);
             let link = self.store.syncer.tables.checkpoint(group.id, offset)?;
             // It is missing if it was trimmed since: all before it is gone.
-            if link.is_none_or(|link| head.bytes.saturating_sub(link.bytes) >= bytes) {
+            if link.is_none_or(|link| head.bytes.wrapping_sub(link.bytes) >= bytes) {
                 (low, first) = (middle, offset.next());
             } else {
                 high = middle;

@@ -78,7 +78,7 @@ impl LogStore {
     /// Goes on after `reached`, or at the floor if that has passed it.
     fn page(&self, group: &Group, reached: Link) -> (Link, Cursor<'_>) {
         let state = group.state.read();
-        let from = if reached.offset < state.floor.offset { state.floor } else { reached };
+        let from = if reached.offset <= state.floor.offset { state.floor } else { reached };
         (from, self.store.syncer.tables.cursor(group.id, Scan::Whole))
     }
 

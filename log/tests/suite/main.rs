@@ -4,6 +4,7 @@
 
 mod codec;
 mod golden;
+mod prepending;
 mod recovery;
 mod store;
 #[path = "../support/mod.rs"]

@@ -3,6 +3,7 @@
 pub(crate) mod dump;
 mod prune;
 mod read;
+mod rebind;
 mod rebuild;
 mod snapshots;
 mod travel;
@@ -23,6 +24,7 @@ use crate::outcome::{Applied, Committed};
 use crate::rows::damaged;
 use crate::storage::{Engine, Live, Reader, Resources, SnapshotCapableStorage};
 
+pub use self::rebind::rebind;
 pub use self::rebuild::{RebuildError, Start, rebuild};
 
 /// Where a view is and what it may use.

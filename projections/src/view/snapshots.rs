@@ -44,6 +44,17 @@ impl View {
         Ok(offset)
     }
 
+    /// Makes the directory `into`, which must not exist and is on the same file system, a snapshot of the view as it is
+    /// now that is not among its own, and answers what the view says of itself there.
+    ///
+    /// # Errors
+    /// If it could not be written.
+    pub fn snapshot_to(&self, into: &Path) -> Result<Header, Error> {
+        let core = self.inner.core.lock();
+        self.inner.storage.snapshot(into)?;
+        Ok(core.header().clone())
+    }
+
     /// The offsets of all snapshots, in order.
     pub fn snapshots(&self) -> Vec<Offset> {
         self.inner.snapshots.list()

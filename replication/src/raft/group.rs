@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
@@ -25,6 +26,7 @@ use super::beating::beat;
 use super::checkpoints::{Checkpoint, Divergence};
 use super::comparing::{self, encode_chain, encode_checkpoints};
 use super::confirming::{Asker, Reads};
+use super::filling::{self, Filler};
 use super::forwarding::{Arrived, Passed, encode_answers};
 use super::hearing::{Silence, listen};
 use super::incoming::Incoming;
@@ -36,6 +38,7 @@ use super::messages::{
 };
 use super::network::Peers;
 use super::proposing::{Proposer, Write};
+use super::transfers::Transfers;
 use super::types::{Entry, LogId, Peer, Types, Vote, index, invalid, offset};
 use super::{DRAIN_PATIENCE, HANDOVER_PATIENCE, RETRY_PAUSE, SNAPSHOT_PATIENCE};
 use crate::manager::blocking;
@@ -84,6 +87,8 @@ pub(crate) struct Member {
     pub(crate) forward: bool,
     /// Told when the member fails.
     pub(crate) failures: watch::Sender<()>,
+    /// What all members of the node transfer.
+    pub(crate) transfers: Arc<Transfers>,
 }
 
 /// This node's member of a group.
@@ -100,6 +105,7 @@ pub(crate) struct Group {
     log: Log,
     neighbours: Arc<Neighbours>,
     incoming: Arc<Incoming>,
+    transfers: Arc<Transfers>,
     gate: Arc<Gate>,
     writes: mpsc::UnboundedSender<Write>,
     /// By quorum, and by lease.
@@ -116,11 +122,17 @@ impl Group {
     /// Brings the member up. It takes part as soon as the group has been [initialised](Self::initialize) somewhere.
     pub(crate) async fn start(member: Member) -> io::Result<Arc<Self>> {
         let (id, node, timing, forward) = (member.group, member.node, member.timing, member.forward);
-        let incoming = Arc::new(Incoming::new(&member.place.snapshots));
-        let (log, machine) = open(&member).await?;
+        let (snapshots, transfers) = (member.place.snapshots.clone(), member.transfers);
+        let incoming = Arc::new(Incoming::new(&snapshots, Arc::clone(&transfers)));
+        let (log, machine) = open(member.store.clone(), id, member.place).await?;
         let silence = Silence::default();
-        let peers =
-            Peers { transport: Arc::clone(&member.transport), group: id, node, silence: silence.clone() };
+        let peers = Peers {
+            transport: Arc::clone(&member.transport),
+            group: id,
+            node,
+            silence: silence.clone(),
+            transfers: Arc::clone(&transfers),
+        };
         let config = Arc::new(config(id, timing)?);
         let raft = Raft::new(node.0, config, peers, log.clone(), machine.clone()).await;
         let raft = raft.map_err(io::Error::other)?;
@@ -159,7 +171,7 @@ impl Group {
             queue: writes.downgrade(),
         };
         tasks.push(tokio::spawn(proposer.run(queue)));
-        tokio::spawn(pass_on_failure(machine.failure(), member.failures));
+        tokio::spawn(tell_failure(machine.failure(), member.failures));
         let group = Arc::new(Self {
             name: member.name,
             id,
@@ -172,6 +184,7 @@ impl Group {
             log,
             neighbours: member.neighbours,
             incoming,
+            transfers,
             gate: member.gate,
             writes,
             reads,
@@ -181,7 +194,15 @@ impl Group {
             runtime: Handle::current(),
         });
         group.keep(tokio::spawn(comparing::run(Arc::downgrade(&group), timing.comparison)));
+        group.keep(tokio::spawn(group.filler(snapshots).run()));
         Ok(group)
+    }
+
+    fn filler(&self, snapshots: PathBuf) -> Filler {
+        let (raft, machine, store) = (self.raft.clone(), self.machine.clone(), self.store.clone());
+        let (group, node, transfers) = (self.id, self.node, Arc::clone(&self.transfers));
+        let transport = Arc::clone(&self.transport);
+        Filler { group, node, raft, machine, store, transport, transfers, snapshots }
     }
 
     /// Keeps a task that is to end with the member.
@@ -360,6 +381,10 @@ impl Group {
                 std::future::pending().boxed()
             }
             Ok(Request::Propose { writes, .. }) => self.take_in(writes).map(Ok).boxed(),
+            Ok(Request::Piece { vote, through, piece }) => {
+                let written = self.incoming.write(through, piece);
+                written.map(move |written| written.map(|()| encode_snapshot_answer(&vote, &[]))).boxed()
+            }
             Ok(request) => {
                 let group = Arc::clone(self);
                 async move { group.answer_member(request).await }.boxed()
@@ -458,11 +483,6 @@ impl Group {
                 let held = blocking(move || incoming.begin(through, files)).await?;
                 encode_snapshot_answer(&vote, &held)
             }
-            Request::Piece { vote, through, file, at, bytes } => {
-                let incoming = Arc::clone(&self.incoming);
-                blocking(move || incoming.piece(through, file, at, &bytes)).await?;
-                encode_snapshot_answer(&vote, &[])
-            }
             Request::Install { vote, through } => {
                 encode_snapshot_answer(&self.install(vote, through).await?, &[])
             }
@@ -472,7 +492,16 @@ impl Group {
                 encode_checkpoints(&self.checkpoints(since))
             }
             Request::Chain { at } => encode_chain(self.chain_at(at).await),
-            Request::Propose { .. } => return Err(invalid("writes are taken in elsewhere")),
+            Request::Links { .. }
+            | Request::Records { .. }
+            | Request::Base { .. }
+            | Request::BasePiece { .. } => {
+                let (machine, store, id) = (self.machine.clone(), self.store.clone(), self.id);
+                blocking(move || filling::answer(&request, &machine, &store, id)).await?
+            }
+            Request::Propose { .. } | Request::Piece { .. } => {
+                return Err(invalid("what has an order is taken in elsewhere"));
+            }
         })
     }
 
@@ -487,10 +516,12 @@ impl Group {
     async fn install(&self, vote: Vote, through: LogId) -> io::Result<Vote> {
         let (incoming, machine) = (Arc::clone(&self.incoming), self.machine.clone());
         let snapshot = blocking(move || machine.received(through, &incoming.finish(through)?)).await?;
+        let dir = snapshot.snapshot.dir.clone();
         let installed = self.raft.install_full_snapshot(vote, snapshot).await;
         let vote = installed.map_err(io::Error::other)?.vote;
+        self.transfers.installed();
         let incoming = Arc::clone(&self.incoming);
-        blocking(move || incoming.release(through)).await?;
+        blocking(move || incoming.release(through, &dir)).await?;
         Ok(vote)
     }
 }
@@ -575,18 +606,18 @@ pub(super) fn members_of(raft: &Raft<Types, Machine>) -> Vec<NodeId> {
     metrics.membership_config.voter_ids().map(NodeId).collect()
 }
 
-/// What there is on the disk.
-async fn open(member: &Member) -> io::Result<(Log, Machine)> {
-    let (store, group, place) = (member.store.clone(), member.group, member.place.clone());
+/// Opens the log and the view of a member.
+async fn open(store: LogStore, id: GroupId, place: Place) -> io::Result<(Log, Machine)> {
     blocking(move || {
-        let log = Log::open(store, group)?;
+        let log = Log::open(store, id)?;
         let machine = Machine::open(log.clone(), place)?;
         Ok((log, machine))
     })
     .await
 }
 
-async fn pass_on_failure(mut failure: watch::Receiver<Option<String>>, failures: watch::Sender<()>) {
+/// Tells when a member has failed.
+async fn tell_failure(mut failure: watch::Receiver<Option<String>>, failures: watch::Sender<()>) {
     // An error says that the member has gone, and not failed.
     if failure.wait_for(Option::is_some).await.is_ok() {
         failures.send_replace(());

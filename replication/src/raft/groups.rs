@@ -62,7 +62,7 @@ pub(crate) struct Groups {
 pub(crate) type Desk = Box<dyn Fn(NodeId, Bytes) -> BoxFuture<'static, Bytes> + Send + Sync>;
 
 /// In the place of a group's id: it is the node that is asked. No group gets this id.
-pub(crate) const NODE: GroupId = GroupId(u32::MAX);
+pub(crate) const NODE: GroupId = GroupId::LAST;
 
 impl Groups {
     pub(crate) fn add(&self, group: Arc<Group>) {

@@ -1,43 +1,52 @@
 //! Snapshots on their way in: files in a directory beside the snapshots, until all of them are there and whole.
 //!
-//! What has arrived stays over a lost connection and over a crash, and is not sent again: a file is written in order, so
-//! its length says how much of it there is. Whether it is whole is decided by its hash, in the end.
+//! Whoever sends has several pieces under way at once. They are queued in the order in which they came, before anything
+//! waits, and whoever gets to work writes all that are queued.
 
+use std::collections::VecDeque;
 use std::fs;
-use std::io::{self, Seek as _, Write as _};
+use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use odgm_log::Hash;
 use parking_lot::Mutex;
+use tokio::sync::oneshot;
 
-use super::messages::File;
+use super::transfers::Transfers;
 use super::types::{LogId, invalid};
+use crate::manager::blocking;
+use crate::pieces::{Arriving, File, Piece};
 
 /// The snapshot that is being received; one at a time.
 pub(super) struct Incoming {
     parent: PathBuf,
-    current: Mutex<Option<Receiving>>,
+    current: Mutex<Option<(LogId, Arriving)>>,
+    queue: Mutex<VecDeque<Queued>>,
+    transfers: Arc<Transfers>,
 }
 
-struct Receiving {
+/// A piece that waits to be written.
+struct Queued {
     through: LogId,
-    files: Vec<File>,
-    dir: PathBuf,
+    piece: Piece,
+    done: oneshot::Sender<io::Result<()>>,
 }
 
 impl Incoming {
-    pub(super) fn new(parent: &Path) -> Self {
-        Self { parent: parent.to_path_buf(), current: Mutex::default() }
+    pub(super) fn new(parent: &Path, transfers: Arc<Transfers>) -> Self {
+        let parent = parent.to_path_buf();
+        Self { parent, current: Mutex::default(), queue: Mutex::default(), transfers }
     }
 
     /// Answers how much there is of each file. What has arrived of other snapshots is dropped.
     pub(super) fn begin(&self, through: LogId, files: Vec<File>) -> io::Result<Vec<u64>> {
         let mut current = self.current.lock();
-        for file in &files {
-            let plain = Path::new(&file.name).file_name().is_some_and(|name| name == file.name.as_str());
-            if !plain {
-                return Err(invalid(format!("{:?} is not the name of a file", file.name)));
-            }
+        if let Some((receiving, arriving)) = &*current
+            && *receiving == through
+            && arriving.is_of(&files)
+        {
+            // It knows more than the folder tells.
+            return Ok(arriving.held());
         }
         let name = format!("incoming-{}-{}", through.leader_id.term, through.index);
         fs::create_dir_all(&self.parent)?;
@@ -48,143 +57,101 @@ impl Incoming {
                 fs::remove_dir_all(entry.path())?;
             }
         }
-        let dir = self.parent.join(name);
-        fs::create_dir_all(&dir)?;
-        let mut held = Vec::with_capacity(files.len());
-        for file in &files {
-            let path = dir.join(&file.name);
-            let there = fs::metadata(&path).map_or(0, |found| found.len());
-            if there > file.bytes {
-                fs::remove_file(&path)?;
-            }
-            held.push(if there > file.bytes { 0 } else { there });
-        }
-        *current = Some(Receiving { through, files, dir });
+        let arriving = Arriving::begin(&self.parent.join(name), files)?;
+        let held = arriving.held();
+        *current = Some((through, arriving));
         Ok(held)
     }
 
-    /// Writes a piece of a file behind what is there. A piece that is there already changes nothing.
-    pub(super) fn piece(&self, through: LogId, file: u32, at: u64, bytes: &[u8]) -> io::Result<()> {
-        let current = self.current.lock();
-        let receiving = current_of(current.as_ref(), through)?;
-        let file = receiving.files.get(file as usize).ok_or_else(|| {
-            invalid(format!("the snapshot has {} files, not {file}", receiving.files.len()))
-        })?;
-        let path = receiving.dir.join(&file.name);
-        let mut out = fs::OpenOptions::new().create(true).truncate(false).write(true).open(&path)?;
-        let there = out.seek(io::SeekFrom::End(0))?;
-        let end = at + bytes.len() as u64;
-        if there >= end {
-            return Ok(());
+    /// Writes a piece. Those that come are queued before this returns, so that they stay in order.
+    pub(super) fn write(
+        self: &Arc<Self>,
+        through: LogId,
+        piece: Piece,
+    ) -> impl Future<Output = io::Result<()>> + Send + use<> {
+        let incoming = Arc::clone(self);
+        let written = incoming.queue(through, piece);
+        async move {
+            blocking(move || incoming.work()).await;
+            written.await.map_err(io::Error::other)?
         }
-        if there != at || end > file.bytes {
-            let (name, all) = (&file.name, file.bytes);
-            return Err(invalid(format!(
-                "{at} to {end} of {name} ({all} bytes) cannot follow {there} bytes"
-            )));
+    }
+
+    /// Queues a piece; [`Self::work`] has to follow. Pieces are written in the order of these calls.
+    fn queue(&self, through: LogId, piece: Piece) -> oneshot::Receiver<io::Result<()>> {
+        let (done, written) = oneshot::channel();
+        self.queue.lock().push_back(Queued { through, piece, done });
+        written
+    }
+
+    /// Writes what is queued. Blocks.
+    fn work(&self) {
+        let mut current = self.current.lock();
+        loop {
+            // Not in the condition: the lock would be held while the piece is written.
+            let next = self.queue.lock().pop_front();
+            let Some(Queued { through, piece, done }) = next else { return };
+            let written = arriving(current.as_mut(), through).and_then(|arriving| arriving.take(&piece));
+            let written = written.map(|new| self.transfers.received(new));
+            fail::fail_point!("snapshot-piece-received");
+            // Whoever asked may have given up.
+            drop(done.send(written));
         }
-        out.write_all(bytes)
     }
 
     /// Checks that all files are whole, and durable, and answers where they are. `release` follows.
     pub(super) fn finish(&self, through: LogId) -> io::Result<PathBuf> {
-        let current = self.current.lock();
-        let Receiving { files, dir, .. } = current_of(current.as_ref(), through)?;
-        for file in files {
-            let path = dir.join(&file.name);
-            // An empty file has no pieces.
-            let mut found =
-                fs::OpenOptions::new().create(true).truncate(false).read(true).write(true).open(&path)?;
-            let mut hasher = blake3::Hasher::new();
-            let bytes = io::copy(&mut found, &mut hasher)?;
-            let hash = Hash(*hasher.finalize().as_bytes());
-            if (bytes, hash) != (file.bytes, file.hash) {
-                fs::remove_file(&path)?;
-                let File { name, bytes: all, hash: wanted } = file;
-                return Err(invalid(format!(
-                    "{name} arrived as {bytes} bytes with hash {hash}, not as {all} bytes with {wanted}: it is sent again"
-                )));
-            }
-            found.sync_all()?;
-        }
-        fs::File::open(dir)?.sync_all()?;
-        Ok(dir.clone())
+        arriving(self.current.lock().as_mut(), through)?.finish()
     }
 
     /// Removes what was received: it has been taken over.
-    pub(super) fn release(&self, through: LogId) -> io::Result<()> {
+    pub(super) fn release(&self, through: LogId, dir: &Path) -> io::Result<()> {
         let mut current = self.current.lock();
-        match current.take_if(|receiving| receiving.through == through) {
-            Some(receiving) => fs::remove_dir_all(receiving.dir),
+        match current.take_if(|(receiving, _)| *receiving == through) {
+            Some(_) => fs::remove_dir_all(dir),
             None => Ok(()),
         }
     }
 }
 
-fn current_of(current: Option<&Receiving>, through: LogId) -> io::Result<&Receiving> {
-    current
-        .filter(|receiving| receiving.through == through)
-        .ok_or_else(|| invalid(format!("no snapshot through {through} is being received: begin again")))
+fn arriving(current: Option<&mut (LogId, Arriving)>, through: LogId) -> io::Result<&mut Arriving> {
+    match current {
+        Some((receiving, arriving)) if *receiving == through => Ok(arriving),
+        _ => Err(invalid(format!("no snapshot through {through} is being received: begin again"))),
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use odgm_log::Hash;
+
     use super::*;
 
-    fn file(name: &str, content: &[u8]) -> File {
-        File {
-            name: name.to_owned(),
-            bytes: content.len() as u64,
-            hash: Hash(*blake3::hash(content).as_bytes()),
-        }
-    }
-
     #[test]
-    fn a_snapshot_arrives_in_pieces_over_two_tries() {
+    fn pieces_are_written_in_the_order_in_which_they_were_queued_and_of_one_snapshot_only() {
         let parent = tempfile::tempdir().expect("a folder");
         let through = LogId::new_term_index(2, 10);
-        let files = vec![file("a.sst", b"abcdef"), file("empty", b"")];
-        let incoming = Incoming::new(parent.path());
-        assert_eq!(incoming.begin(through, files.clone()).expect("begun"), [0, 0]);
-        incoming.piece(through, 0, 0, b"abc").expect("written");
-        incoming.piece(through, 0, 0, b"abc").expect("the same again");
-        assert!(incoming.finish(through).is_err(), "half of it is missing");
-
-        // As after a crash; what `finish` found wrong is gone.
-        let incoming = Incoming::new(parent.path());
-        assert_eq!(incoming.begin(through, files).expect("begun"), [0, 0]);
-        incoming.piece(through, 0, 0, b"abc").expect("written");
-        assert!(incoming.piece(through, 0, 4, b"ef").is_err(), "there is a hole");
-        assert!(incoming.piece(through, 0, 3, b"defg").is_err(), "it is longer than announced");
-        assert!(incoming.piece(through, 2, 0, b"x").is_err(), "there is no such file");
-        assert!(incoming.piece(LogId::new_term_index(2, 11), 0, 3, b"def").is_err(), "another snapshot");
-        incoming.piece(through, 0, 3, b"def").expect("written");
+        let files = vec![File { name: "a.sst".to_owned(), bytes: 6 }];
+        let piece = |at, bytes: &'static [u8], hash| Piece { file: 0, at, hash, bytes: bytes.into() };
+        let whole = Some(Hash(*blake3::hash(b"abcdef").as_bytes()));
+        let transfers = Arc::new(Transfers::default());
+        let incoming = Incoming::new(parent.path(), Arc::clone(&transfers));
+        assert_eq!(incoming.begin(through, files).expect("begun"), [0]);
+        let other = incoming.queue(LogId::new_term_index(2, 11), piece(0, b"xyz", None));
+        let first = incoming.queue(through, piece(0, b"abc", None));
+        let second = incoming.queue(through, piece(3, b"def", whole));
+        incoming.work();
+        assert!(other.blocking_recv().expect("answered").is_err(), "another snapshot");
+        first.blocking_recv().expect("answered").expect("written");
+        second.blocking_recv().expect("answered").expect("written");
+        assert_eq!(transfers.counts().snapshot_bytes_received, 6);
         let dir = incoming.finish(through).expect("whole");
         assert_eq!(fs::read(dir.join("a.sst")).expect("there"), b"abcdef");
-        assert_eq!(fs::read(dir.join("empty")).expect("there"), b"");
-        incoming.release(through).expect("removed");
+        incoming.release(through, &dir).expect("removed");
         assert!(!dir.exists());
-    }
 
-    #[test]
-    fn what_arrived_is_kept_for_the_next_try_and_damage_is_found() {
-        let parent = tempfile::tempdir().expect("a folder");
-        let through = LogId::new_term_index(2, 10);
-        let files = vec![file("a.sst", b"abcdef")];
-        let incoming = Incoming::new(parent.path());
-        incoming.begin(through, files.clone()).expect("begun");
-        incoming.piece(through, 0, 0, b"abX").expect("written");
-        let incoming = Incoming::new(parent.path());
-        assert_eq!(incoming.begin(through, files.clone()).expect("begun"), [3]);
-        incoming.piece(through, 0, 3, b"def").expect("written");
-        let error = incoming.finish(through).expect_err("a byte is another");
-        assert!(error.to_string().contains("a.sst arrived as 6 bytes"), "{error}");
-        assert_eq!(incoming.begin(through, files).expect("begun"), [0], "it is sent again");
-        for name in ["", "..", "a/b", "/etc/passwd"] {
-            assert!(incoming.begin(through, vec![file(name, b"x")]).is_err(), "{name:?}");
-        }
-        let other = LogId::new_term_index(3, 12);
-        incoming.begin(other, Vec::new()).expect("begun");
+        incoming.begin(through, Vec::<File>::new()).expect("begun");
+        incoming.begin(LogId::new_term_index(3, 12), Vec::new()).expect("begun");
         assert!(!parent.path().join("incoming-2-10").exists(), "what nobody will finish is gone");
     }
 }

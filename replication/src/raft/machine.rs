@@ -66,6 +66,8 @@ struct Shared {
     checkpoints: Mutex<Checkpoints>,
     /// Why nothing more is applied.
     failure: watch::Sender<Option<String>>,
+    /// Raised when a snapshot has taken the place of the view.
+    installed: watch::Sender<()>,
 }
 
 struct Current {
@@ -109,7 +111,8 @@ impl Machine {
         let mut checkpoints = Checkpoints::default();
         checkpoints.note(&header);
         let checkpoints = Mutex::new(checkpoints);
-        let shared = Shared { log, place, view, snapshots, visible, checkpoints, failure };
+        let installed = watch::Sender::new(());
+        let shared = Shared { log, place, view, snapshots, visible, checkpoints, failure, installed };
         shared.remove_old_views();
         Ok(Self { shared: Arc::new(shared) })
     }
@@ -132,6 +135,11 @@ impl Machine {
     /// What it was at an offset and at those behind it, as far as that is remembered.
     pub(super) fn checkpoints(&self, since: Offset) -> Vec<Checkpoint> {
         self.shared.checkpoints.lock().since(since)
+    }
+
+    /// News of snapshots that have taken the place of the view.
+    pub(crate) fn installed(&self) -> watch::Receiver<()> {
+        self.shared.installed.subscribe()
     }
 
     /// Set, once, when something could not be applied or installed: this member then does nothing more.
@@ -223,6 +231,7 @@ impl Shared {
         fail::fail_point!("raft-install-view", |_| Err(io::Error::other("a failpoint")));
         self.log.installed()?;
         self.remove_old_views();
+        self.installed.send_replace(());
         Ok(())
     }
 

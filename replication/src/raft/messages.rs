@@ -10,11 +10,15 @@
 //! | 1 append | vote, log id before, commit, number of entries (u32), entries | 0 done; 1 up to a log id; 2 conflict; 3 higher vote |
 //! | 2 vote, 3 pre-vote | vote, last log id, 1 if leadership is handed over | vote, 1 if granted, last log id |
 //! | 4 transfer | vote, node, last log id | 0 done; 1 vote expected, found; 2 log id expected, found |
-//! | 5 snapshot | vote, last log id, files: name, bytes (u64), blake3 | vote; number of files (u32), bytes held of each (u64) |
-//! | 6 piece | vote, last log id, file (u32), where (u64), bytes | vote |
+//! | 5 snapshot | vote, last log id, files as in [`crate::pieces`] | vote; number of files (u32), bytes held of each (u64) |
+//! | 6 piece | vote, last log id, piece as in [`crate::pieces`] | vote |
 //! | 7 install | vote, last log id | vote |
 //! | 8 propose | id (u64), number of writes (u32), writes | number of answers (u32), answers; see [`super::forwarding`] |
 //! | 9 confirm | 1 if the lease is enough, else 0 | 0, offset (u64); 1 not the leader; 2 not confirmed, why |
+//! | 10 links | offset (u64) | of what is below: first kept, first listed (u64), number (u32), of each: chain before it, bytes (u32) |
+//! | 11 records | first, last (u64) | number (u32), of each its record as it rests in the log |
+//! | 12 base | offset (u64) of a snapshot | 1 if it is there, else 0; files as in [`crate::pieces`] |
+//! | 13 base piece | offset (u64), file (u32), where (u64) | piece as in [`crate::pieces`] |
 //! | 20 compare | offset (u64), verdict; see [`super::comparing`] | number of checkpoints (u32), checkpoints |
 //! | 21 chain | offset (u64) | 1 and the chain there (32 bytes) if it can be told, else 0 |
 
@@ -22,7 +26,8 @@ use std::io;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use odgm_log::envelope::{decode_stored, encode_stored};
-use odgm_log::{GroupId, Hash, Offset};
+use odgm_log::store::Links;
+use odgm_log::{GroupId, Hash, Offset, Record};
 use openraft::impls::leader_id_std::LeaderId;
 use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, TransferLeaderError, TransferLeaderRequest,
@@ -32,6 +37,7 @@ use openraft::raft::{
 use super::comparing::{Verdict, get_verdict, put_verdict};
 use super::forwarding::{Passed, get_writes, put_writes};
 use super::types::{LogId, Types, Vote, invalid, offset, to_entry, to_record};
+use crate::pieces::{File, Piece, get_files, get_piece, put_files, put_piece};
 use crate::reading::ReadError;
 
 const VERSION: u8 = 1;
@@ -44,20 +50,16 @@ pub(super) enum Request {
     PreVote(VoteRequest<Types>),
     Transfer(TransferLeaderRequest<Types>),
     Snapshot { vote: Vote, through: LogId, files: Vec<File> },
-    Piece { vote: Vote, through: LogId, file: u32, at: u64, bytes: Bytes },
+    Piece { vote: Vote, through: LogId, piece: Piece },
     Install { vote: Vote, through: LogId },
     Propose { id: u64, writes: Vec<Passed> },
     Confirm { lease: bool },
     Compare { since: Offset, verdict: Verdict },
     Chain { at: Offset },
-}
-
-/// A file of a snapshot.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct File {
-    pub(super) name: String,
-    pub(super) bytes: u64,
-    pub(super) hash: Hash,
+    Links { below: Offset },
+    Records { first: Offset, last: Offset },
+    Base { at: Offset },
+    BasePiece { at: Offset, file: u32, from: u64 },
 }
 
 impl Request {
@@ -91,18 +93,12 @@ impl Request {
             }
             Self::Snapshot { vote, through, files } => {
                 put_snapshot(5, &vote, through, &mut out);
-                put_length(files.len(), &mut out);
-                for file in files {
-                    put_bytes(file.name.as_bytes(), &mut out);
-                    out.put_u64(file.bytes);
-                    out.put_slice(&file.hash.0);
-                }
+                put_files(&files, &mut out);
             }
-            Self::Piece { vote, through, file, at, bytes } => {
+            Self::Piece { vote, through, piece } => {
+                out.reserve(piece.bytes.len());
                 put_snapshot(6, &vote, through, &mut out);
-                out.put_u32(file);
-                out.put_u64(at);
-                put_bytes(&bytes, &mut out);
+                put_piece(&piece, &mut out);
             }
             Self::Install { vote, through } => put_snapshot(7, &vote, through, &mut out),
             Self::Propose { id, writes } => {
@@ -113,6 +109,14 @@ impl Request {
             Self::Confirm { lease } => {
                 out.put_u8(9);
                 out.put_u8(u8::from(lease));
+            }
+            Self::Links { below } => put_offsets(10, &[below], &mut out),
+            Self::Records { first, last } => put_offsets(11, &[first, last], &mut out),
+            Self::Base { at } => put_offsets(12, &[at], &mut out),
+            Self::BasePiece { at, file, from } => {
+                put_offsets(13, &[at], &mut out);
+                out.put_u32(file);
+                out.put_u64(from);
             }
             Self::Compare { since, verdict } => {
                 out.put_u8(20);
@@ -142,22 +146,27 @@ impl Request {
                     input.try_get_u64()?,
                     get_some_log_id(input)?,
                 )),
-                5 => {
-                    let (vote, through) = (get_vote(input)?, get_log_id(input)?);
-                    let files =
-                        (0..input.try_get_u32()?).map(|_| get_file(input)).collect::<io::Result<_>>()?;
-                    Self::Snapshot { vote, through, files }
-                }
+                5 => Self::Snapshot {
+                    vote: get_vote(input)?,
+                    through: get_log_id(input)?,
+                    files: get_files(input)?,
+                },
                 6 => Self::Piece {
                     vote: get_vote(input)?,
                     through: get_log_id(input)?,
-                    file: input.try_get_u32()?,
-                    at: input.try_get_u64()?,
-                    bytes: get_bytes(input)?,
+                    piece: get_piece(input)?,
                 },
                 7 => Self::Install { vote: get_vote(input)?, through: get_log_id(input)? },
                 8 => Self::Propose { id: input.try_get_u64()?, writes: get_writes(input)? },
                 9 => Self::Confirm { lease: get_bool(input)? },
+                10 => Self::Links { below: get_offset(input)? },
+                11 => Self::Records { first: get_offset(input)?, last: get_offset(input)? },
+                12 => Self::Base { at: get_offset(input)? },
+                13 => Self::BasePiece {
+                    at: get_offset(input)?,
+                    file: input.try_get_u32()?,
+                    from: input.try_get_u64()?,
+                },
                 20 => Self::Compare { since: Offset(input.try_get_u64()?), verdict: get_verdict(input)? },
                 21 => Self::Chain { at: Offset(input.try_get_u64()?) },
                 kind => return Err(invalid(format!("there is no request of kind {kind}"))),
@@ -291,14 +300,6 @@ fn put_snapshot(kind: u8, vote: &Vote, through: LogId, out: &mut BytesMut) {
     put_log_id(through, out);
 }
 
-fn get_file(input: &mut Bytes) -> io::Result<File> {
-    let name = String::from_utf8(get_bytes(input)?.into()).map_err(invalid)?;
-    let bytes = input.try_get_u64()?;
-    let mut hash = Hash::ZERO;
-    input.try_copy_to_slice(&mut hash.0)?;
-    Ok(File { name, bytes, hash })
-}
-
 fn put_vote(vote: &Vote, out: &mut BytesMut) {
     out.put_u64(vote.leader_id.term);
     out.put_u64(vote.leader_id.voted_for);
@@ -355,6 +356,89 @@ pub(super) fn put_length(length: usize, out: &mut BytesMut) {
     // What is sent is bounded far below: entries and pieces by the limits of this module.
     #[allow(clippy::cast_possible_truncation)]
     out.put_u32(length as u32);
+}
+
+/// What stands before the records that another member is missing, and where this one's log begins.
+pub(super) fn encode_links(kept: Offset, links: &Links) -> Bytes {
+    let mut out = BytesMut::with_capacity(20 + 36 * links.steps.len());
+    out.put_u64(kept.0);
+    out.put_u64(links.first.0);
+    put_length(links.steps.len(), &mut out);
+    for (before, bytes) in &links.steps {
+        out.put_slice(&before.0);
+        put_length(*bytes, &mut out);
+    }
+    out.freeze()
+}
+
+pub(super) fn decode_links(bytes: Bytes) -> io::Result<(Offset, Links)> {
+    whole(bytes, |input| {
+        let (kept, first) = (get_offset(input)?, get_offset(input)?);
+        let step = |input: &mut Bytes| {
+            let mut before = Hash::ZERO;
+            input.try_copy_to_slice(&mut before.0)?;
+            Ok((before, input.try_get_u32()? as usize))
+        };
+        let steps = (0..input.try_get_u32()?).map(|_| step(input)).collect::<io::Result<_>>()?;
+        Ok((kept, Links { first, steps }))
+    })
+}
+
+/// Records that follow each other.
+pub(super) fn encode_records(group: GroupId, records: &[Record]) -> Bytes {
+    let bytes: usize = records.iter().map(|record| record.weight() + 64).sum();
+    let mut out = BytesMut::with_capacity(bytes);
+    put_length(records.len(), &mut out);
+    let mut scratch = Vec::new();
+    for record in records {
+        scratch.clear();
+        encode_stored(group, record, &mut scratch);
+        put_bytes(&scratch, &mut out);
+    }
+    out.freeze()
+}
+
+pub(super) fn decode_records(group: GroupId, first: Offset, bytes: Bytes) -> io::Result<Vec<Record>> {
+    whole(bytes, |input| {
+        let mut records = Vec::new();
+        for at in (first.0..).take(input.try_get_u32()? as usize) {
+            records.push(decode_stored(group, Offset(at), &get_bytes(input)?).map_err(invalid)?);
+        }
+        Ok(records)
+    })
+}
+
+pub(super) fn encode_files(files: Option<&[File]>) -> Bytes {
+    let mut out = BytesMut::new();
+    out.put_u8(u8::from(files.is_some()));
+    put_files(files.unwrap_or_default(), &mut out);
+    out.freeze()
+}
+
+pub(super) fn decode_files(bytes: Bytes) -> io::Result<Option<Vec<File>>> {
+    whole(bytes, |input| {
+        let is_there = get_bool(input)?;
+        Ok(Some(get_files(input)?).filter(|_| is_there))
+    })
+}
+
+pub(super) fn encode_piece(piece: &Piece) -> Bytes {
+    let mut out = BytesMut::with_capacity(piece.bytes.len() + 64);
+    put_piece(piece, &mut out);
+    out.freeze()
+}
+
+pub(super) fn decode_piece(bytes: Bytes) -> io::Result<Piece> {
+    whole(bytes, get_piece)
+}
+
+fn put_offsets(kind: u8, offsets: &[Offset], out: &mut BytesMut) {
+    out.put_u8(kind);
+    offsets.iter().for_each(|offset| out.put_u64(offset.0));
+}
+
+fn get_offset(input: &mut Bytes) -> io::Result<Offset> {
+    Ok(Offset(input.try_get_u64()?))
 }
 
 /// What the leader says of a read: everything up to the offset has to be in the view that answers it.

@@ -7,6 +7,7 @@ mod beating;
 mod checkpoints;
 mod comparing;
 mod confirming;
+mod filling;
 mod forwarding;
 mod group;
 mod groups;
@@ -18,6 +19,7 @@ mod messages;
 mod network;
 mod notes;
 mod proposing;
+mod transfers;
 mod types;
 
 #[cfg(test)]
@@ -40,9 +42,11 @@ pub use self::group::Timing;
 pub(crate) use self::group::{Group, Member};
 pub(crate) use self::groups::{Groups, NODE};
 pub(crate) use self::machine::{Place, newest as newest_view};
-pub(crate) use self::notes::VOTE;
+pub(crate) use self::notes::{VOTE, restored};
 #[cfg(test)]
 pub(crate) use self::simulation::is_simulated;
+pub use self::transfers::TransferCounts;
+pub(crate) use self::transfers::Transfers;
 
 /// Entries that openraft is given at once.
 const READ_RECORDS: usize = 4_096;
@@ -59,14 +63,27 @@ const APPLY_BYTES: usize = 4 << 20;
 /// Proposals that are handed to openraft under one stamp, or to the leader in one message.
 const PROPOSALS_AT_ONCE: usize = 1_024;
 
+/// Pieces of a snapshot that are on their way to another member at once.
+const PIECES_UNDER_WAY: usize = 8;
+
 /// Batches of proposals that may be on their way at once; what comes meanwhile gathers for the next.
 const PROPOSAL_ROUNDS: usize = 2;
 
-/// Bytes of a snapshot's file that one message carries.
-const PIECE_BYTES: u64 = 512 << 10;
+/// Payload bytes of the past's records that one message carries; a larger record goes alone.
+const FILL_BYTES: usize = 1 << 20;
 
-/// How long the other side may take over one message of a snapshot.
-const PIECE_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long another member may take over one question about the past.
+const FILL_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a replica that found nobody who has what it is missing waits before it asks again.
+const FILL_PAUSE: Duration = Duration::from_secs(1);
+
+/// How long the other side may take over one message of a snapshot: it may be the last of several that wait until a file
+/// is on the disk.
+const PIECE_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// How long the other side may take to put a snapshot in the place of its view.
+const INSTALL_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// How long writes and reads wait for somebody to lead.
 const LEADER_PATIENCE: Duration = Duration::from_secs(3);

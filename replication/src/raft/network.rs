@@ -2,12 +2,13 @@
 
 use std::future::Future;
 use std::io;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use odgm_log::{GroupId, Hash, NodeId};
+use futures_util::stream::FuturesOrdered;
+use futures_util::{FutureExt as _, StreamExt as _};
+use odgm_log::{GroupId, NodeId};
 use openraft::error::{NetworkError, RPCError, ReplicationClosed, StreamingError, Timeout, Unreachable};
 use openraft::network::RPCOption;
 use openraft::raft::{
@@ -19,11 +20,13 @@ use openraft::{OptionalSend, RPCTypes, RaftNetworkFactory, RaftNetworkV2};
 use super::hearing::Silence;
 use super::machine::{Snapshot, SnapshotFiles};
 use super::messages::{
-    File, Request, decode_append_answer, decode_snapshot_answer, decode_transfer_answer, decode_vote_answer,
+    Request, decode_append_answer, decode_snapshot_answer, decode_transfer_answer, decode_vote_answer,
 };
+use super::transfers::Transfers;
 use super::types::{Peer, Types, Vote, invalid};
-use super::{PIECE_BYTES, PIECE_TIMEOUT};
+use super::{INSTALL_TIMEOUT, PIECE_TIMEOUT, PIECES_UNDER_WAY};
 use crate::manager::blocking;
+use crate::pieces::Outgoing;
 use crate::transport::{Call, CallError, Class, Transport};
 
 /// Makes connections to the members of a group.
@@ -32,6 +35,7 @@ pub(super) struct Peers {
     pub(super) group: GroupId,
     pub(super) node: NodeId,
     pub(super) silence: Silence,
+    pub(super) transfers: Arc<Transfers>,
 }
 
 impl Peers {
@@ -43,6 +47,7 @@ impl Peers {
             to: NodeId(target),
             class,
             silence: self.silence.clone(),
+            transfers: Arc::clone(&self.transfers),
         }
     }
 }
@@ -71,29 +76,35 @@ pub(super) struct Connection {
     to: NodeId,
     class: Class,
     silence: Silence,
+    transfers: Arc<Transfers>,
 }
 
 impl Connection {
-    async fn ask(
+    /// Asks; the request has left, or is queued, when this returns.
+    fn ask(
         &self,
         request: Request,
         class: Class,
         within: Duration,
         action: RPCTypes,
-    ) -> Result<Bytes, RPCError<Types>> {
-        let request =
-            request.encode(self.group).map_err(|error| RPCError::Network(NetworkError::new(&error)))?;
-        let (to, group) = (self.to, self.group);
-        let answer = self.transport.call(Call { to, class, group, request, within }).await;
-        answer.map_err(|error| match error {
-            CallError::Unreachable { .. } => RPCError::Unreachable(Unreachable::new(&error)),
-            CallError::Timeout { .. } => {
-                RPCError::Timeout(Timeout { action, id: self.node.0, target: to.0, timeout: within })
-            }
-            CallError::Refused { .. } | CallError::Closed { .. } => {
-                RPCError::Network(NetworkError::new(&error))
-            }
-        })
+    ) -> impl Future<Output = Result<Bytes, RPCError<Types>>> + Send + use<> {
+        let (to, group, id) = (self.to, self.group, self.node.0);
+        let asked = request.encode(group).map(|request| {
+            let call = Call { to, class, group, request, within };
+            self.transport.call(call)
+        });
+        async move {
+            let answer = asked.map_err(|error| RPCError::Network(NetworkError::new(&error)))?.await;
+            answer.map_err(|error| match error {
+                CallError::Unreachable { .. } => RPCError::Unreachable(Unreachable::new(&error)),
+                CallError::Timeout { .. } => {
+                    RPCError::Timeout(Timeout { action, id, target: to.0, timeout: within })
+                }
+                CallError::Refused { .. } | CallError::Closed { .. } => {
+                    RPCError::Network(NetworkError::new(&error))
+                }
+            })
+        }
     }
 
     async fn ask_for_vote(
@@ -105,56 +116,60 @@ impl Connection {
         decode_vote_answer(answer).map_err(|error| unreadable(&error))
     }
 
-    /// Sends the files of a snapshot, as far as the other side does not have them from an earlier try.
+    /// Sends the files of a snapshot, as far as the other side does not have them from an earlier try. Several pieces are
+    /// under way at once; the other side writes them in the order in which they were sent.
     async fn send(
         &self,
         vote: Vote,
         snapshot: Snapshot,
-        within: Duration,
     ) -> Result<SnapshotResponse<Types>, StreamingError<Types>> {
         let failed = |error: &io::Error| StreamingError::Network(NetworkError::new(error));
         let through = snapshot.meta.last_log_id;
         let through = through.ok_or_else(|| failed(&invalid("a snapshot of nothing cannot be sent")))?;
-        let dir = Arc::new(snapshot.snapshot);
-        let files = {
-            let dir = Arc::clone(&dir);
-            blocking(move || list(&dir.dir)).await.map_err(|error| failed(&error))?
-        };
-        let begin = Request::Snapshot { vote, through, files: files.clone() };
+        let dir = snapshot.snapshot.dir;
+        let files = blocking(move || Outgoing::open(&dir)).await;
+        let mut files = files.map_err(|error| failed(&error))?;
+        let begin = Request::Snapshot { vote, through, files: files.files().to_vec() };
         let (answered, held) = self.send_part(begin, PIECE_TIMEOUT).await?;
         if answered > vote {
             return Ok(SnapshotResponse::new(answered));
         }
-        if held.len() != files.len() {
-            let error =
-                invalid(format!("{} files were announced, {} are known there", files.len(), held.len()));
-            return Err(failed(&error));
-        }
-        for (number, (file, held)) in (0..).zip(files.into_iter().zip(held)) {
-            let mut at = held;
-            while at < file.bytes {
-                let path = dir.dir.join(&file.name);
-                let bytes = blocking(move || read_piece(&path, at)).await.map_err(|error| failed(&error))?;
-                let next = at + bytes.len() as u64;
-                let piece = Request::Piece { vote, through, file: number, at, bytes };
-                let (answered, _) = self.send_part(piece, PIECE_TIMEOUT).await?;
-                if answered > vote {
-                    return Ok(SnapshotResponse::new(answered));
-                }
-                at = next;
+        files.leave_out(held).map_err(|error| failed(&error))?;
+        let mut files = Some(files);
+        let mut under_way = FuturesOrdered::new();
+        loop {
+            while under_way.len() < PIECES_UNDER_WAY
+                && let Some(mut reading) = files.take()
+            {
+                let (next, read) = blocking(move || (reading.next(), reading)).await;
+                let Some(piece) = next.map_err(|error| failed(&error))? else { break };
+                files = Some(read);
+                let bytes = piece.bytes.len() as u64;
+                // Made here and not when it is first waited for: so pieces leave in order.
+                let sent = self.send_part(Request::Piece { vote, through, piece }, PIECE_TIMEOUT);
+                under_way.push_back(sent.map(move |answer| answer.map(|(answered, _)| (answered, bytes))));
             }
+            let Some(answer) = under_way.next().await else { break };
+            let (answered, bytes) = answer?;
+            if answered > vote {
+                return Ok(SnapshotResponse::new(answered));
+            }
+            self.transfers.sent(bytes);
         }
-        let (answered, _) = self.send_part(Request::Install { vote, through }, within).await?;
+        let (answered, _) = self.send_part(Request::Install { vote, through }, INSTALL_TIMEOUT).await?;
         Ok(SnapshotResponse::new(answered))
     }
 
-    async fn send_part(
+    fn send_part(
         &self,
         request: Request,
         within: Duration,
-    ) -> Result<(Vote, Vec<u64>), StreamingError<Types>> {
-        let answer = self.ask(request, Class::Bulk, within, RPCTypes::InstallSnapshot).await?;
-        decode_snapshot_answer(answer).map_err(|error| StreamingError::Network(NetworkError::new(&error)))
+    ) -> impl Future<Output = Result<(Vote, Vec<u64>), StreamingError<Types>>> + Send + use<> {
+        let answer = self.ask(request, Class::Bulk, within, RPCTypes::InstallSnapshot);
+        async move {
+            let answer = answer.await?;
+            decode_snapshot_answer(answer).map_err(|error| StreamingError::Network(NetworkError::new(&error)))
+        }
     }
 }
 
@@ -206,46 +221,15 @@ impl RaftNetworkV2<Types> for Connection {
         vote: Vote,
         snapshot: Snapshot,
         cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
-        option: RPCOption,
+        _: RPCOption,
     ) -> Result<SnapshotResponse<Types>, StreamingError<Types>> {
         tokio::select! {
             closed = cancel => Err(StreamingError::Closed(closed)),
-            sent = self.send(vote, snapshot, option.hard_ttl()) => sent,
+            sent = self.send(vote, snapshot) => sent,
         }
     }
 }
 
 fn unreadable(error: &io::Error) -> RPCError<Types> {
     RPCError::Network(NetworkError::new(error))
-}
-
-fn read_piece(path: &Path, at: u64) -> io::Result<Bytes> {
-    use std::io::{Read, Seek};
-    let mut file = std::fs::File::open(path)?;
-    file.seek(io::SeekFrom::Start(at))?;
-    let mut bytes = Vec::new();
-    file.take(PIECE_BYTES).read_to_end(&mut bytes)?;
-    if bytes.is_empty() {
-        return Err(io::Error::new(
-            io::ErrorKind::UnexpectedEof,
-            format!("{} ends before {at}", path.display()),
-        ));
-    }
-    Ok(bytes.into())
-}
-
-/// The files of a directory, by name.
-fn list(dir: &Path) -> io::Result<Vec<File>> {
-    let mut files = Vec::new();
-    for entry in std::fs::read_dir(dir)? {
-        let path = entry?.path();
-        let name = path.file_name().and_then(|name| name.to_str());
-        let name =
-            name.ok_or_else(|| invalid(format!("{} has no name in UTF-8", path.display())))?.to_owned();
-        let mut hasher = blake3::Hasher::new();
-        let bytes = io::copy(&mut std::fs::File::open(&path)?, &mut hasher)?;
-        files.push(File { name, bytes, hash: Hash(*hasher.finalize().as_bytes()) });
-    }
-    files.sort_by(|a, b| a.name.cmp(&b.name));
-    Ok(files)
 }

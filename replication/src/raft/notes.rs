@@ -10,14 +10,30 @@
 
 use std::io;
 
-use odgm_log::Offset;
+use odgm_log::store::LogStore;
+use odgm_log::{GroupId, NodeId, Offset, Term};
 use openraft::impls::leader_id_std::LeaderId;
 
-use super::types::{LogId, Vote, invalid};
+use super::types::{LogId, Vote, invalid, log_id};
 
 pub(crate) const VOTE: &str = "raft.vote";
 pub(super) const PURGED: &str = "raft.purged";
 pub(super) const INSTALLING: &str = "raft.installing";
+
+/// Notes of a log that was restored from a backup: the snapshot at `through` has what is below, and the vote is of a term
+/// of which nobody else has a leader.
+pub(crate) fn restored(
+    store: &LogStore,
+    group: GroupId,
+    node: NodeId,
+    term: Term,
+    through: Offset,
+) -> io::Result<()> {
+    let purged = log_id(term, through).ok_or_else(|| invalid("a log that was restored has records"))?;
+    let vote = Vote { leader_id: LeaderId { term: term.0 + 1, voted_for: node.0 }, committed: false };
+    store.put_meta(group, PURGED, &encode_purged(purged)).map_err(io::Error::other)?;
+    store.put_meta(group, VOTE, &encode_vote(&vote)).map_err(io::Error::other)
+}
 
 pub(super) fn encode_vote(vote: &Vote) -> [u8; 17] {
     let mut bytes = [0; 17];

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use odgm_log::body::{Config, SetValues, Value};
-use odgm_log::store::{LogStore, Options};
+use odgm_log::store::{LogStore, Options, ReadLimit};
 use odgm_log::{Body, Cause, GroupId, NodeId, Offset, Payload};
 use odgm_projections::storage::{Engine, Resources};
 use odgm_projections::{Applied, Header};
@@ -16,6 +16,7 @@ use tokio::sync::{oneshot, watch};
 use super::group::{Group, Member, Timing};
 use super::groups::Groups;
 use super::machine::Place;
+use super::transfers::Transfers;
 use crate::limits::Limits;
 use crate::neighbours::Neighbours;
 use crate::proposal::{Answer, Gate, Proposal, ProposeError, Reply};
@@ -41,7 +42,11 @@ pub(super) struct Cluster {
 struct Node {
     group: Arc<Group>,
     store: LogStore,
+    transfers: Arc<Transfers>,
 }
+
+/// All of a small log.
+const WHOLE: ReadLimit = ReadLimit { records: usize::MAX, bytes: usize::MAX };
 
 impl Cluster {
     pub(super) async fn start(seed: u64) -> Self {
@@ -80,6 +85,7 @@ impl Cluster {
             snapshots: dir.join("snapshots"),
             resources: Resources::default(),
         };
+        let transfers = Arc::<Transfers>::default();
         let member = Member {
             name: "demo/0".to_owned(),
             group: GROUP,
@@ -93,18 +99,19 @@ impl Cluster {
             rules: Config::default(),
             forward: self.forward,
             failures: watch::Sender::new(()),
+            transfers: Arc::clone(&transfers),
         };
         let group = Group::start(member).await.expect("a member");
         let groups = Arc::new(Groups::default());
         groups.add(Arc::clone(&group));
         self.network.join(node, groups);
-        self.members.insert(node, Node { group, store });
+        self.members.insert(node, Node { group, store, transfers });
     }
 
     /// Ends a node; what it has on disk stays.
     pub(super) async fn end(&mut self, node: NodeId) {
         self.network.leave(node);
-        if let Some(Node { group, store }) = self.members.remove(&node) {
+        if let Some(Node { group, store, .. }) = self.members.remove(&node) {
             group.shutdown().await;
             store.close().expect("closed");
         }
@@ -201,6 +208,16 @@ impl Cluster {
         })
         .await;
         self.group(node).view().header()
+    }
+
+    /// Waits until a node has all records from the first on.
+    async fn is_whole(&self, node: NodeId) {
+        patiently(async {
+            while self.members[&node].store.bounds(GROUP).first > Offset(1) {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        })
+        .await;
     }
 
     pub(super) async fn confirm(&self, node: NodeId, consistency: Consistency) -> Result<(), ReadError> {
@@ -399,8 +416,16 @@ async fn who_was_away_for_longer_than_the_log_comes_back_through_a_snapshot() {
 
     cluster.begin(away).await;
     cluster.applied(away, last).await;
-    let bounds = cluster.members[&away].store.bounds(GROUP);
-    assert_eq!(bounds.first, last.next(), "it did not get the records but the snapshot");
+    let counts = cluster.members[&away].transfers.counts();
+    assert!(counts.snapshot_bytes_received > 0, "it did not get the records but the snapshot: {counts:?}");
+    cluster.is_whole(away).await;
+    let store = &cluster.members[&away].store;
+    store.verify(GROUP, &mut |_, _| ()).expect("the records before the snapshot are those of the others");
+    let (here, there) =
+        (store.read(GROUP, Offset(1), WHOLE), cluster.members[&leader].store.read(GROUP, Offset(1), WHOLE));
+    assert_eq!(here.expect("readable")[..last.0 as usize], there.expect("readable")[..last.0 as usize]);
+    let counts = cluster.members[&away].transfers.counts();
+    assert_eq!(counts.filled_records, last.0, "each was fetched once");
     let last = cluster.write(&ALL, "late", "1").await.expect("acknowledged").offset;
     cluster.expect_equal(last).await;
     assert_eq!(cluster.value(away, "early"), Some("1".into()));

@@ -4,6 +4,7 @@ use std::fmt;
 
 use serde::Serialize;
 
+use super::catching_up::CatchUp;
 use super::failover::Failover;
 use super::footprint::Footprint;
 use super::idle::Idle;
@@ -128,6 +129,13 @@ pub(super) fn judge(
         ),
     ]);
     judged
+}
+
+/// A follower that comes back through a snapshot, against the same files sent by hand.
+pub(super) fn catch_up(measured: Option<&CatchUp>) -> Judgement {
+    let measured = measured.map(|catch_up| catch_up.of_files.median);
+    let (floor, goal) = (Bound::AtLeast(0.6), Bound::AtLeast(0.6));
+    Judgement::new("follower through a snapshot, of the files by hand", measured, floor, goal)
 }
 
 /// The figures of three nodes, against etcd's three.

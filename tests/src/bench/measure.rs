@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::catching_up::CatchUp;
 use super::failover::Failover;
 use super::footprint::Footprint;
 use super::goals;
@@ -57,7 +58,12 @@ pub(super) async fn run(options: &Options) -> Result<Report> {
         true => Some(Idle::measure(options).await?),
         false => None,
     };
+    let catch_up = match asked(Part::CatchUp) && options.targets.contains(&Target::Cluster) {
+        true => Some(CatchUp::measure(options).await?),
+        false => None,
+    };
     let mut goals = goals::judge(&tables, footprint.as_ref(), rebuild.as_ref());
+    goals.push(goals::catch_up(catch_up.as_ref()));
     goals.extend(goals::lasting(failover.as_ref(), idle.as_ref()));
     Ok(Report {
         machine: Machine::this(),
@@ -75,6 +81,7 @@ pub(super) async fn run(options: &Options) -> Result<Report> {
         rebuild,
         failover,
         idle,
+        catch_up,
         goals,
     })
 }

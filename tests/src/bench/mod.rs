@@ -2,6 +2,7 @@
 //!
 //! The method, and how to read the tables, is in `tests/BENCHMARKS.md`.
 
+mod catching_up;
 mod ceiling;
 mod etcd;
 mod failover;

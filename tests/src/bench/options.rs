@@ -82,12 +82,21 @@ pub enum Part {
     Failover,
     /// Many groups on three nodes that have nothing to do.
     Idle,
+    /// A follower that comes back through a snapshot.
+    CatchUp,
 }
 
 impl Part {
     /// All of them.
-    pub const ALL: [Self; 6] =
-        [Self::Loads, Self::Clusters, Self::Footprint, Self::Rebuild, Self::Failover, Self::Idle];
+    pub const ALL: [Self; 7] = [
+        Self::Loads,
+        Self::Clusters,
+        Self::Footprint,
+        Self::Rebuild,
+        Self::Failover,
+        Self::Idle,
+        Self::CatchUp,
+    ];
 }
 
 impl std::fmt::Display for Part {
@@ -99,6 +108,7 @@ impl std::fmt::Display for Part {
             Self::Rebuild => "rebuild",
             Self::Failover => "failover",
             Self::Idle => "idle",
+            Self::CatchUp => "catch-up",
         })
     }
 }

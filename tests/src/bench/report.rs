@@ -6,6 +6,7 @@ use std::fmt;
 use comfy_table::Table as Grid;
 use serde::Serialize;
 
+use super::catching_up::CatchUp;
 use super::failover::Failover;
 use super::footprint::Footprint;
 use super::goals::Judgement;
@@ -30,6 +31,7 @@ pub(super) struct Report {
     pub(super) rebuild: Option<Rebuild>,
     pub(super) failover: Option<Failover>,
     pub(super) idle: Option<Idle>,
+    pub(super) catch_up: Option<CatchUp>,
     pub(super) goals: Vec<Judgement>,
 }
 
@@ -147,6 +149,9 @@ impl fmt::Display for Report {
         }
         if let Some(idle) = &self.idle {
             writeln!(f, "\nIdle\n{idle}")?;
+        }
+        if let Some(catch_up) = &self.catch_up {
+            writeln!(f, "\nCatch-up\n{catch_up}")?;
         }
         writeln!(f, "\nFloors and goals\n{}", verdicts(&self.goals))
     }

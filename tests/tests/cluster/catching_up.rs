@@ -1,9 +1,153 @@
 //! Nodes that were away.
 
-use odgm_proto::metadata::consistency::LOCAL;
-use odgm_tests::harness::Layout;
+use std::collections::BTreeMap;
 
+use odgm_proto::metadata::consistency::LOCAL;
+use odgm_proto::odgm::v1::subscribe_request::From;
+use odgm_proto::odgm::v1::{CreateCollectionRequest, Earliest, ListPartitionsRequest, Partition};
+use odgm_proto::oprc;
+use odgm_tests::Result;
+use odgm_tests::harness::{Cluster, Layout, Way};
+use odgm_tests::random::Random;
+use tonic::Code;
+
+use crate::load::Load;
 use crate::{CLASS, Story};
+
+/// Text that does not compress, so that files are as large as what was written.
+fn noise(random: &mut Random, bytes: usize) -> String {
+    let mut text = String::with_capacity(bytes + 16);
+    while text.len() < bytes {
+        text += &format!("{:016x}", random.next());
+    }
+    text
+}
+
+/// Three nodes with a collection that keeps no more than so much of its log.
+async fn forgetful(retention: &str) -> Result<Cluster> {
+    let cluster = Layout::of(3).with("ODGM_RETENTION_INTERVAL_MS", "100").start().await?;
+    let definition = oprc::CreateCollectionRequest {
+        name: CLASS.to_owned(),
+        partition_count: 1,
+        replica_count: 3,
+        shard_type: "raft".to_owned(),
+        options: BTreeMap::from([("retention".to_owned(), retention.to_owned())]),
+        ..Default::default()
+    };
+    let request = CreateCollectionRequest { collection: Some(definition) };
+    cluster.client(1)?.admin.create_collection(request).await?;
+    Ok(cluster)
+}
+
+/// The partition as a node describes it.
+async fn described(cluster: &Cluster, node: u64) -> Result<Partition> {
+    let request = ListPartitionsRequest { cls_id: CLASS.to_owned() };
+    let listed = cluster.client(node)?.admin.list_partitions(request).await?.into_inner();
+    Ok(listed.partitions.into_iter().next().ok_or("it has a partition")?)
+}
+
+/// Writes until the leader has trimmed its log beyond what a node has; answers the last record.
+async fn forget(cluster: &Cluster, leader: u64, beyond: u64, bytes: usize) -> Result<u64> {
+    const WRITES: usize = 400;
+    let things = cluster.objects(leader, CLASS, 0)?;
+    let mut random = Random::new(7);
+    let mut number = 0;
+    loop {
+        let writes = (0..WRITES).map(|at| (format!("thing-{}", number + at), "k", noise(&mut random, bytes)));
+        let last = things.set_values(writes.collect()).await?.offset;
+        number += WRITES;
+        if described(cluster, leader).await?.first_offset > beyond + 1 {
+            return Ok(last);
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_follower_that_was_away_past_the_retention_comes_back_through_a_snapshot_under_load() -> Story {
+    let cluster = forgetful("2MiB").await?;
+    let leader = cluster.leader(CLASS, 0).await?;
+    let away = cluster.nodes().into_iter().find(|node| *node != leader).ok_or("there are others")?;
+    let mut load = Load::begin(&cluster, 4)?;
+    load.proceed(100).await?;
+    let had = described(&cluster, away).await?.applied_offset;
+    cluster.kill(&[away]).await?;
+    forget(&cluster, leader, had, 1_000).await?;
+    load.proceed(100).await?;
+    cluster.start(&[away]).await?;
+    load.proceed(300).await?;
+    cluster.figure_where(away, "snapshots_installed_total", |installed| installed > 0).await?;
+    cluster.figure_where(away, "filled_records_total", |records| records > 0).await?;
+    load.proceed(100).await?;
+    load.end().await?;
+    cluster.converged(CLASS).await?;
+    cluster.figure_where(away, "partitions_filling", |filling| filling == 0).await?;
+    let (here, there) = (described(&cluster, away).await?, described(&cluster, leader).await?);
+    assert!(here.first_offset <= there.first_offset && here.fills_from.is_none(), "{here:?}, {there:?}");
+    // Whoever leads next finds in it what retention asks for.
+    cluster.kill(&[leader]).await?;
+    cluster.leader_among(&cluster.awake(), CLASS, 0).await?;
+    cluster.objects(away, CLASS, 0)?.set_value("after", "k", "1").await?;
+    cluster.start(&[leader]).await?;
+    cluster.converged(CLASS).await?;
+    cluster.prove(CLASS, 1).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_follower_killed_while_a_snapshot_and_then_the_past_arrive_goes_on_where_it_was() -> Story {
+    let cluster = forgetful("12MiB").await?;
+    let leader = cluster.leader(CLASS, 0).await?;
+    let away = cluster.nodes().into_iter().find(|node| *node != leader).ok_or("there are others")?;
+    cluster.objects(leader, CLASS, 0)?.set_value("before", "k", "1").await?;
+    cluster.kill(&[away]).await?;
+    let last = forget(&cluster, leader, 100, 8_000).await?;
+    let sent = cluster.figure(leader, "snapshot_bytes_sent_total").await?.ok_or("the leader answers")?;
+    assert_eq!(sent, 0);
+
+    // It starts alone, so that the snapshot does not begin to arrive before it is watched.
+    cluster.network().isolate(away, Way::Cut);
+    cluster.begin_to_start(away)?;
+    cluster.figure_where(away, "snapshot_bytes_received_total", |bytes| bytes == 0).await?;
+    cluster.network().heal();
+    let before = cluster.figure_where(away, "snapshot_bytes_received_total", |bytes| bytes > 0).await?;
+    cluster.kill(&[away]).await?;
+
+    cluster.network().isolate(away, Way::Cut);
+    cluster.begin_to_start(away)?;
+    cluster.figure_where(away, "snapshot_bytes_received_total", |bytes| bytes == 0).await?;
+    cluster.network().heal();
+    let filled = cluster.figure_where(away, "filled_records_total", |records| records > 0).await?;
+    let after = cluster.figure(away, "snapshot_bytes_received_total").await?.ok_or("it answers")?;
+    let refused = cluster.objects(away, CLASS, 0)?.watch_until_current(From::Earliest(Earliest {})).await;
+    if let Err(refused) = refused {
+        assert_eq!(refused.code(), Code::Unavailable, "{refused}");
+        assert!(refused.message().contains("ask node"), "{refused}");
+    }
+    cluster.kill(&[away]).await?;
+    cluster.start(&[away]).await?;
+    cluster.converged(CLASS).await?;
+    cluster.figure_where(away, "partitions_filling", |filling| filling == 0).await?;
+    let rest = cluster.figure(away, "filled_records_total").await?.ok_or("it answers")?;
+
+    let (here, there) = (described(&cluster, away).await?, described(&cluster, leader).await?);
+    println!(
+        "snapshot: {before} bytes, killed, {after} bytes; past: {filled} records, killed, {rest} records; the log has {} \
+         to {last}",
+        here.first_offset
+    );
+    let sent = cluster.figure(leader, "snapshot_bytes_sent_total").await?.ok_or("the leader answers")?;
+    assert!(
+        before > 0 && after > 0,
+        "it was killed in the middle of the snapshot: {before}, {after} of {sent}"
+    );
+    // What was sent when it was killed may have been lost: no more than was under way.
+    const UNDER_WAY: u64 = 8 << 20;
+    assert!(sent <= before + after + UNDER_WAY, "{before} and {after} bytes were received, {sent} sent");
+    assert!(filled > 0 && rest > 0, "it was killed in the middle of the past: {filled}, {rest}");
+    assert!(filled + rest <= last, "no record came twice: {filled} and {rest} of {last}");
+    assert_eq!(here.first_offset, there.first_offset);
+    cluster.prove(CLASS, 1).await
+}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_follower_that_was_away_catches_up() -> Story {

@@ -1,5 +1,6 @@
 //! Stories of a cluster of real processes, told through its public API. One binary: each has to be linked.
 
+mod backups;
 mod bad_luck;
 mod catching_up;
 mod chaos;

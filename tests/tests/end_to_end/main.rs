@@ -1,5 +1,6 @@
 //! Stories of a node, told through its public API with real processes. One binary: each has to be linked.
 
+mod backups;
 mod bad_input;
 mod collections;
 mod command_line;

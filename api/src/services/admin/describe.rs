@@ -57,6 +57,7 @@ fn serving(named: v1::Partition, partition: &Partition) -> v1::Partition {
         chain: header.chain.to_string(),
         state_hash: header.state.to_string(),
         leader: partition.leader().unwrap_or_default().0,
+        fills_from: partition.missing_from().map(|first| first.get()),
         ..named
     }
 }
@@ -73,9 +74,11 @@ pub(super) fn metrics(shared: &Shared) -> Vec<v1::Metric> {
         totals.entries += header.entries;
         totals.in_flight += partition.in_flight() as u64;
         totals.diverged += u64::from(partition.divergence().is_some());
+        totals.filling += u64::from(partition.missing_from().is_some());
     }
     let traffic = shared.manager.traffic();
     let subscriptions = shared.limits.subscriptions - shared.subscriptions.available_permits();
+    let moved = shared.manager.transfers();
     vec![
         metric("log_fsyncs_total", log.fsyncs, "syncs of the log to disk since the start"),
         metric("log_appends_total", log.appends, "appends since the start, each of one batch"),
@@ -101,6 +104,16 @@ pub(super) fn metrics(shared: &Shared) -> Vec<v1::Metric> {
             traffic.dropped,
             "frames that did not come from this cluster's nodes",
         ),
+        metric("partitions_filling", totals.filling, "replicas that fetch the records before their snapshot"),
+        metric(
+            "snapshot_bytes_sent_total",
+            moved.snapshot_bytes_sent,
+            "bytes of snapshots sent to other nodes",
+        ),
+        metric("snapshot_bytes_received_total", moved.snapshot_bytes_received, "bytes of snapshots received"),
+        metric("snapshots_installed_total", moved.snapshots_installed, "snapshots of other nodes installed"),
+        metric("filled_records_total", moved.filled_records, "records fetched that were before a snapshot"),
+        metric("filled_bytes_total", moved.filled_bytes, "payload bytes of those records"),
     ]
 }
 
@@ -110,6 +123,7 @@ struct Totals {
     entries: u64,
     in_flight: u64,
     diverged: u64,
+    filling: u64,
 }
 
 // Counters beyond 2^53 would be shown rounded.

@@ -26,7 +26,7 @@ const CHUNK_BYTES: usize = 1 << 20;
 
 /// Finds the changes; their records are read later, a few at a time.
 pub(super) async fn open(
-    shared: &Shared,
+    shared: &Arc<Shared>,
     metadata: &MetadataMap,
     request: HistoryRequest,
 ) -> Result<History, Status> {
@@ -43,7 +43,8 @@ pub(super) async fn open(
         changes.retain(|change| change.offset >= oldest);
         Ok(changes)
     });
-    let reader = Reader { changes: changes.await?.into_iter(), partition, selection };
+    let reader =
+        Reader { shared: Arc::clone(shared), changes: changes.await?.into_iter(), partition, selection };
     let chunks = stream::try_unfold(reader, |mut reader| async {
         if reader.changes.len() == 0 {
             return Ok::<_, Status>(None);
@@ -54,6 +55,7 @@ pub(super) async fn open(
 }
 
 struct Reader {
+    shared: Arc<Shared>,
     partition: Arc<Partition>,
     changes: vec::IntoIter<Change>,
     selection: Selection,
@@ -65,7 +67,9 @@ impl Reader {
         let mut bytes = 0;
         while bytes < CHUNK_BYTES {
             let Some(change) = self.changes.next() else { break };
-            let record = self.partition.records().get(change.offset).map_err(status::internal)?;
+            let record = self.partition.records().get(change.offset);
+            let record =
+                record.map_err(|error| self.shared.past(status::internal(error), &self.partition))?;
             bytes += record.weight();
             let payload = record.decode().map_err(status::internal)?;
             events.extend(self.selection.select(self.partition.index(), change, payload));

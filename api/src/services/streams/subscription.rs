@@ -63,9 +63,13 @@ pub(super) async fn open(shared: &Arc<Shared>, request: SubscribeRequest) -> Res
             confirmed.map_err(|error| status::from_read(&error))?;
         }
     }
+    let opening = Arc::clone(shared);
     let readers = blocking(move || {
-        let pairs = partitions.into_iter().zip(starts);
-        pairs.map(|(partition, start)| Ok((start.open(Arc::clone(&partition))?, partition.head()))).collect()
+        let open = |(partition, start): (Arc<Partition>, Start)| {
+            let reader = start.open(Arc::clone(&partition));
+            Ok((reader.map_err(|status| opening.past(status, &partition))?, partition.head()))
+        };
+        partitions.into_iter().zip(starts).map(open).collect()
     });
     let readers: Vec<(EventReader, Offset)> = readers.await?;
 

@@ -142,6 +142,7 @@ impl World {
             rules: Config::default(),
             forward: true,
             failures: watch::Sender::new(()),
+            transfers: Arc::default(),
         };
         let group = match Group::start(member).await {
             Ok(group) => group,
@@ -254,6 +255,10 @@ fn observe(
         Request::Propose { .. } => "propose",
         Request::Confirm { .. } => "confirm",
         Request::Compare { .. } | Request::Chain { .. } => "compare",
+        Request::Links { .. }
+        | Request::Records { .. }
+        | Request::Base { .. }
+        | Request::BasePiece { .. } => "fill",
     };
     trace.note(kind, format_args!("{from}>{to}"));
     match (plant, request) {

@@ -1,7 +1,8 @@
 //! One node of a cluster.
 
 use std::net::SocketAddr;
-use std::process::ExitStatus;
+use std::path::PathBuf;
+use std::process::{Command, ExitStatus};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -43,6 +44,16 @@ impl Member {
         Ok(Endpoint::from_shared(format!("http://{}", self.address))?
             .connect_timeout(CONNECT)
             .tcp_nodelay(true))
+    }
+
+    pub(super) fn data(&self) -> PathBuf {
+        self.home.data()
+    }
+
+    pub(super) fn odgm(&self, arguments: &[&str]) -> Result<Command> {
+        let mut command = self.home.command()?;
+        command.env("ODGM_ENDPOINT", format!("http://{}", self.address)).args(arguments);
+        Ok(command)
     }
 
     pub(super) fn output(&self) -> String {

@@ -6,8 +6,8 @@ mod member;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::Path;
-use std::process::ExitStatus;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus};
 use std::time::{Duration, Instant};
 
 use odgm_proto::odgm::v1::GetNodeRequest;
@@ -21,6 +21,7 @@ pub use self::layout::{Layout, Wire};
 
 use self::member::Member;
 use super::clients::{Connection, Objects};
+use super::command::Ran;
 use super::home::Home;
 use super::node::PATIENCE;
 use super::proxy::Network;
@@ -28,6 +29,9 @@ use crate::Result;
 
 /// How long one question to a node may take before it is asked again: it may be paused, or cut off.
 const ASK: Duration = Duration::from_secs(1);
+
+/// The pause between two looks at a figure that changes quickly.
+const SHORT_LOOK: Duration = Duration::from_millis(1);
 
 /// The pause between two looks at a condition.
 const LOOK: Duration = Duration::from_millis(20);
@@ -194,6 +198,61 @@ impl Cluster {
     /// That.
     pub fn check(&self) -> Result<()> {
         self.members.values().try_for_each(Member::check_if_started)
+    }
+
+    /// The data directory of a node.
+    ///
+    /// # Errors
+    /// When there is no such node.
+    pub fn data(&self, node: u64) -> Result<PathBuf> {
+        Ok(self.member(node)?.data())
+    }
+
+    /// Runs `odgm` against a node.
+    ///
+    /// # Errors
+    /// When the program cannot be run; how it ends is for the caller to judge.
+    pub fn odgm(&self, node: u64, arguments: &[&str]) -> Result<Ran> {
+        Ran::of(self.odgm_command(node, arguments)?)
+    }
+
+    /// The same, to be run by the caller.
+    ///
+    /// # Errors
+    /// When there is no such node or program.
+    pub fn odgm_command(&self, node: u64, arguments: &[&str]) -> Result<Command> {
+        self.member(node)?.odgm(arguments)
+    }
+
+    /// One of the figures of a node (`odgm stats`), a whole number; none if it does not answer at once.
+    ///
+    /// # Errors
+    /// When it has no such figure.
+    pub async fn figure(&self, node: u64, name: &str) -> Result<Option<u64>> {
+        let mut admin = self.client(node)?.admin;
+        let Some(Ok(answer)) = within(ASK, admin.get_node(GetNodeRequest {})).await else { return Ok(None) };
+        let metrics = answer.into_inner().metrics;
+        let found = metrics.into_iter().find(|metric| metric.name == name);
+        let found = found.ok_or_else(|| format!("node {node} has no figure {name}"))?;
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // a count below 2^53
+        Ok(Some(found.value as u64))
+    }
+
+    /// Waits until a figure of a node is as wanted.
+    ///
+    /// # Errors
+    /// When it is not within a minute.
+    pub async fn figure_where(&self, node: u64, name: &str, wanted: impl Fn(u64) -> bool) -> Result<u64> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(found) = self.figure(node, name).await?.filter(|found| wanted(*found)) {
+                return Ok(found);
+            }
+            if Instant::now() > deadline {
+                return Err(format!("waited {PATIENCE:?} for {name} of node {node}").into());
+            }
+            tokio::time::sleep(SHORT_LOOK).await;
+        }
     }
 
     /// Everything that a node has logged.

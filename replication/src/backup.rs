@@ -1,0 +1,173 @@
+//! Backups: a partition as a bundle, while it goes on serving.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use odgm_log::store::{ReadError, ReadLimit};
+use odgm_log::{Hash, Offset};
+use odgm_projections::storage;
+
+use crate::bundle::{Begin, BundleError, Writer};
+use crate::manager::Manager;
+use crate::partition::Partition;
+use crate::pieces::Outgoing;
+
+/// Records that are read at once.
+const CHUNK: ReadLimit = ReadLimit { records: 4_096, bytes: 4 << 20 };
+
+/// What a record needs in a bundle beside its payload, in bytes.
+const RECORD_OVERHEAD: u64 = 54;
+
+/// How often the snapshot before the first record is looked for, which retention may put in another's place meanwhile.
+const ATTEMPTS: usize = 3;
+
+/// Why a partition was not backed up. What was written of the bundle is of no use.
+#[derive(Debug, thiserror::Error)]
+pub enum BackupError {
+    /// This replica is not a whole copy.
+    #[error(
+        "this replica came back through a snapshot and still fetches the records from {kept} on: back up another \
+         replica, or this one later"
+    )]
+    Missing {
+        /// The first record that the partition keeps.
+        kept: Offset,
+    },
+    /// Retention has deleted what was to be read.
+    #[error("records were trimmed while they were read: back it up again")]
+    Trimmed,
+    /// The log cannot be read.
+    #[error(transparent)]
+    Log(ReadError),
+    /// The view cannot be read.
+    #[error(transparent)]
+    View(#[from] odgm_projections::Error),
+    /// The bundle cannot be written, or files of the snapshot cannot be read.
+    #[error(transparent)]
+    Bundle(#[from] BundleError),
+}
+
+impl From<std::io::Error> for BackupError {
+    fn from(error: std::io::Error) -> Self {
+        Self::Bundle(error.into())
+    }
+}
+
+/// A folder that is removed when it is no longer needed.
+struct Folder(PathBuf);
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        // What stays is removed at the next start.
+        drop(std::fs::remove_dir_all(&self.0));
+    }
+}
+
+impl Manager {
+    /// Writes the state of a partition as it is now, and with `with_log` the records that are kept up to it. What was
+    /// acknowledged before is in it if reads of the partition are confirmed before. Blocks.
+    ///
+    /// # Errors
+    /// [`BackupError`].
+    pub fn back_up(
+        &self,
+        partition: &Partition,
+        with_log: bool,
+        out: &mut dyn Write,
+    ) -> Result<Begin, BackupError> {
+        static COUNT: AtomicU64 = AtomicU64::new(0);
+        if with_log && let Some(kept) = partition.missing_from() {
+            return Err(BackupError::Missing { kept });
+        }
+        let folder = format!("backup-{}", COUNT.fetch_add(1, Ordering::Relaxed));
+        let folder = Folder(self.opener.data.scratch_named(&folder));
+        std::fs::create_dir_all(&folder.0)?;
+        let (first, base) = if with_log { pin_base(partition, &folder.0)? } else { (Offset(u64::MAX), None) };
+        let head = folder.0.join("head");
+        let header = partition.view().snapshot_to(&head)?;
+        let first = first.min(header.applied.next());
+        let (log, group) = (partition.log(), partition.group());
+        let before = log.chain_at(group, first.previous()).map_err(trimmed)?;
+        let head = Outgoing::open(&head)?;
+        let base = base.map(|dir| Outgoing::open(&dir)).transpose()?;
+        let begin = Begin {
+            group,
+            offset: header.applied,
+            term: header.term,
+            time: header.time,
+            chain: header.chain,
+            state: header.state,
+            first,
+            before,
+            expected: head.bytes()
+                + base.as_ref().map_or(0, Outgoing::bytes)
+                + if with_log { self.log_bytes(partition, first) } else { 0 },
+        };
+        let mut writer = Writer::begin(out, &begin)?;
+        let reached = write_records(partition, &begin, &mut writer)?;
+        if reached != begin.chain {
+            let damaged = "the view was made from other records than those in the log: verify both";
+            return Err(std::io::Error::other(damaged).into());
+        }
+        if let Some(base) = base {
+            writer.snapshot(first.previous(), base)?;
+        }
+        writer.snapshot(begin.offset, head)?;
+        writer.end()?;
+        Ok(begin)
+    }
+
+    /// About how many bytes the records of a partition need in a bundle.
+    fn log_bytes(&self, partition: &Partition, first: Offset) -> u64 {
+        let records = partition.head().0.saturating_sub(first.previous().0);
+        self.log().payload_bytes(partition.group()) + records * RECORD_OVERHEAD
+    }
+}
+
+/// The first record, and the snapshot before it, kept from being deleted; none where the log begins with the first of all.
+fn pin_base(
+    partition: &Partition,
+    folder: &std::path::Path,
+) -> Result<(Offset, Option<PathBuf>), BackupError> {
+    for attempt in 0..ATTEMPTS {
+        let first = partition.bounds().first;
+        let view = partition.view();
+        if first <= Offset(1) || !view.snapshots().contains(&first.previous()) {
+            return Ok((first, None));
+        }
+        let base = folder.join(format!("base-{attempt}"));
+        match storage::restore(&view.snapshot_dir(first.previous()), &base) {
+            Ok(()) => return Ok((first, Some(base))),
+            // Its place was taken by a later one.
+            Err(_) if partition.bounds().first != first => {}
+            Err(error) => return Err(odgm_projections::Error::from(error).into()),
+        }
+    }
+    Err(BackupError::Trimmed)
+}
+
+/// Writes all records from the first one on, up to the snapshot; answers the chain that they lead to.
+fn write_records(
+    partition: &Partition,
+    begin: &Begin,
+    writer: &mut Writer<&mut dyn Write>,
+) -> Result<Hash, BackupError> {
+    let mut next = begin.first;
+    let mut chain = begin.before;
+    while next <= begin.offset {
+        let mut records = partition.log().read(partition.group(), next, CHUNK).map_err(trimmed)?;
+        records.truncate(records.partition_point(|record| record.offset <= begin.offset));
+        chain = records.iter().fold(chain, odgm_log::chain::link);
+        next = records.last().map_or(next, |record| record.offset.next());
+        writer.records(&records)?;
+    }
+    Ok(chain)
+}
+
+fn trimmed(error: ReadError) -> BackupError {
+    match error {
+        ReadError::BelowFloor { .. } => BackupError::Trimmed,
+        error => BackupError::Log(error),
+    }
+}

@@ -1,16 +1,16 @@
 //! A node as a member of a cluster: how it is told, how it makes itself known, and how it leaves.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
-use odgm_log::NodeId;
+use odgm_log::{GroupId, NodeId};
 use tokio_util::sync::CancellationToken;
 
-use crate::catalogue::NodeEntry;
+use crate::catalogue::{NodeEntry, NodeState};
 use crate::data_dir::NodeName;
 use crate::definition::Definition;
 use crate::manager::Manager;
@@ -95,9 +95,13 @@ impl Manager {
         let joined = async {
             let mut told = String::new();
             while let Err(error) = self.register().await {
-                tell_once(&mut told, error, "this node is not known to the cluster yet");
+                // Another node knows better what is in the way.
+                let refused = self.knock(self.others()).await;
+                self.set_outside(refused.clone());
+                tell_once(&mut told, refused.unwrap_or(error), "this node is not known to the cluster yet");
                 tokio::time::sleep(RETRY).await;
             }
+            self.set_outside(None);
             while let Err(error) = self.create_missing(&definitions).await {
                 tell_once(
                     &mut told,
@@ -121,21 +125,53 @@ impl Manager {
             name: identity.node_name.clone(),
             address: self.address.clone().unwrap_or_default(),
             incarnation: identity.incarnation.clone(),
+            state: NodeState::Member,
         };
         self.confirm_catalogue().await.map_err(|error| error.to_string())?;
         let catalogue = self.read_catalogue().map_err(|error| error.to_string())?;
         let node = self.node_id();
         match catalogue.nodes.get(&node) {
-            Some(known) if *known == me => return Ok(()),
+            Some(known) if (NodeEntry { state: NodeState::Member, ..known.clone() }) == me => return Ok(()),
             Some(known) if known.incarnation != me.incarnation => {
                 return Err(format!(
                     "node {node} is known with data directory {}, and this one is {}",
                     known.incarnation, me.incarnation
                 ));
             }
-            _ => {}
+            Some(known) => {
+                let me = NodeEntry { state: known.state.clone(), ..me };
+                return self.change(catalogue.register(node, &me)).await.map_err(|error| error.to_string());
+            }
+            None if !self.founds() => return Err(format!("nobody has let it in: `odgm cluster add {node}`")),
+            None => {}
         }
         self.change(catalogue.register(node, &me)).await.map_err(|error| error.to_string())
+    }
+
+    /// The other nodes of the cluster, as far as this one has heard of them.
+    pub(crate) fn others(&self) -> BTreeSet<NodeId> {
+        let known = self.nodes.all().into_keys().chain(self.members().iter().copied());
+        known.filter(|node| *node != self.node_id()).collect()
+    }
+
+    /// Finds out whether this node is still, or again, of the cluster. Called now and then.
+    pub(crate) async fn look_around(&self) {
+        let Some(member) = self.opener.groups.get(GroupId::CATALOGUE) else { return };
+        let standing = member.standing();
+        let members = &standing.members;
+        self.nodes.replace_members(members.voters.union(&members.learners).copied().collect());
+        let nodes = self.nodes.all();
+        let Some(me) = nodes.get(&self.node_id()) else { return };
+        if standing.leader.is_some() && self.outside().is_some() && self.has_joined() {
+            self.set_outside(None);
+        } else if standing.leader.is_none() && !me.state.is_member() && self.outside().is_none() {
+            // Whoever leaves is told nothing any more once it has left.
+            if let Some(refused) = self.knock(self.others()).await {
+                let node = self.node_id();
+                tracing::warn!(%node, refused, "this node has left the cluster: stop it");
+                self.set_outside(Some(refused));
+            }
+        }
     }
 
     /// The nodes of the cluster: what is known of each.

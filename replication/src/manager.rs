@@ -27,7 +27,7 @@ use crate::local::Workers;
 use crate::nodes::Nodes;
 use crate::opening::{self, Blueprint, Founders, Opener};
 use crate::partition::Partition;
-use crate::raft::{Groups, Timing};
+use crate::raft::{Groups, Members, Timing};
 use crate::reading::{Consistency, ReadError};
 use crate::replica::ReplicaError;
 use crate::retention;
@@ -146,6 +146,8 @@ pub struct Manager {
     pub(crate) address: Option<String>,
     /// The nodes of a cluster as they were told; none on a node alone.
     members: Option<Vec<NodeId>>,
+    /// Why this node is not of the cluster, if it was told so.
+    outside: RwLock<Option<String>>,
     sessions: Option<Box<dyn Opened>>,
     pub(crate) links: Option<Links>,
     readiness: watch::Sender<Readiness>,
@@ -213,6 +215,7 @@ impl Manager {
             nodes,
             address,
             members,
+            outside: RwLock::default(),
             sessions: sessions.map(|sessions| Box::new(sessions) as Box<dyn Opened>),
             links,
             readiness: watch::Sender::new(Readiness::default()),
@@ -225,6 +228,10 @@ impl Manager {
         manager.reconcile().await?;
         tokio::spawn(Self::watch_failures(Arc::downgrade(&manager), failures));
         tokio::spawn(Self::follow_catalogue(Arc::downgrade(&manager), manager.stopping.clone()));
+        if manager.members.is_some() {
+            manager.run_errands();
+            tokio::spawn(Self::keep_steering(Arc::downgrade(&manager), manager.stopping.clone()));
+        }
         tokio::spawn(retention::run(Arc::downgrade(&manager), interval, manager.stopping.clone()));
         Ok(manager)
     }
@@ -275,16 +282,18 @@ impl Manager {
     /// Why there is no collection of a name here.
     pub fn missing(&self, name: &str) -> LookupError {
         let name = name.to_owned();
-        if self.has_joined.load(Ordering::Acquire) {
+        if let Some(reason) = self.outside() {
+            LookupError::Outside { reason }
+        } else if self.has_joined() {
             LookupError::NoCollection { name }
         } else {
             LookupError::Joining { name }
         }
     }
 
-    /// The nodes that have a partition, if this one has not; none too for what there is not at all.
+    /// The nodes that have a partition, if this one has not or has not all of it yet; none too for what there is not at all.
     pub fn elsewhere(&self, class: &str, partition: u32) -> Option<Vec<NodeId>> {
-        self.collections.read().get(class)?.elsewhere(partition).map(<[NodeId]>::to_vec)
+        self.collections.read().get(class)?.elsewhere(partition, self.node_id())
     }
 
     /// The partition of the catalogue.
@@ -388,12 +397,12 @@ impl Manager {
         }
     }
 
-    /// Brings the partitions of a collection that are on this node up in the background.
-    pub(crate) fn start(self: &Arc<Self>, collection: &Arc<Collection>) {
+    /// Brings partitions of a collection up in the background.
+    pub(crate) fn start(self: &Arc<Self>, collection: &Arc<Collection>, partitions: Vec<usize>) {
         self.recount();
-        for (index, group, founders) in collection.here() {
-            let blueprint =
-                Blueprint::partition(collection.definition(), index, group, founders, &self.opener.rules);
+        for index in partitions {
+            let Some(placed) = collection.placement(index) else { continue };
+            let blueprint = Blueprint::partition(collection.definition(), index, placed, &self.opener.rules);
             let manager = Arc::clone(self);
             let collection = Arc::clone(collection);
             tokio::spawn(async move {
@@ -441,7 +450,7 @@ impl Manager {
                 readiness.ready += of_one.ready;
                 readiness.failed += of_one.failed;
             }
-            let joining = usize::from(!self.has_joined.load(Ordering::Acquire));
+            let joining = usize::from(!self.has_joined() || self.outside.read().is_some());
             readiness.starting = readiness.opening + joining;
         });
     }
@@ -449,6 +458,30 @@ impl Manager {
     /// The node knows the catalogue as it is, and is known in it.
     pub(crate) fn joined(&self) {
         self.has_joined.store(true, Ordering::Release);
+        self.recount();
+    }
+
+    pub(crate) fn has_joined(&self) -> bool {
+        self.has_joined.load(Ordering::Acquire)
+    }
+
+    /// The nodes that found the cluster; none on a node alone.
+    pub(crate) fn members(&self) -> &[NodeId] {
+        self.members.as_deref().unwrap_or_default()
+    }
+
+    /// Whether this node is one of those that found the cluster.
+    pub(crate) fn founds(&self) -> bool {
+        self.members().contains(&self.node_id())
+    }
+
+    /// Why this node is not of the cluster, or not any more, and what to do; none if it is, or has not been told.
+    pub fn outside(&self) -> Option<String> {
+        self.outside.read().clone()
+    }
+
+    pub(crate) fn set_outside(&self, reason: Option<String>) {
+        *self.outside.write() = reason;
         self.recount();
     }
 
@@ -462,12 +495,12 @@ impl Manager {
         Ok(Catalogue::read(object.as_ref())?)
     }
 
-    /// The nodes on which partitions are placed.
-    pub(crate) fn places(&self) -> Vec<NodeId> {
-        match self.opener.groups.get(GroupId::CATALOGUE) {
-            Some(group) => group.members(),
-            None => vec![self.node_id()],
-        }
+    /// The nodes on which new partitions are placed: those that follow the catalogue and stay.
+    pub(crate) fn places(&self, catalogue: &Catalogue) -> Vec<NodeId> {
+        let Some(group) = self.opener.groups.get(GroupId::CATALOGUE) else { return vec![self.node_id()] };
+        let Members { voters, learners } = group.standing().members;
+        let stays = |node: &NodeId| catalogue.nodes.get(node).is_none_or(|entry| entry.state.is_member());
+        voters.union(&learners).copied().filter(stays).collect()
     }
 }
 

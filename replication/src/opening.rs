@@ -1,5 +1,6 @@
 //! Bringing a partition up: view, catching up, first records.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,8 +10,10 @@ use odgm_log::{Body, Cause, GroupId, NodeId, Offset, Payload};
 use odgm_projections::storage::{Engine, Resources};
 use odgm_projections::{SEMANTICS, View, ViewOptions};
 
+use crate::catalogue::Placement;
 use crate::data_dir::DataDir;
 use crate::definition::{Definition, Replication};
+use crate::errands::knock;
 use crate::limits::Limits;
 use crate::local::{Local, Workers};
 use crate::manager::blocking;
@@ -91,21 +94,20 @@ impl Blueprint {
     pub(crate) fn partition(
         definition: &Definition,
         index: usize,
-        group: GroupId,
-        founders: &[NodeId],
+        placed: &Placement,
         rules: &Config,
     ) -> Self {
         let founders = match definition.replication {
             Replication::Local => None,
             Replication::Raft => Some(Founders {
-                nodes: founders.to_vec(),
+                nodes: placed.founders.clone(),
                 first_only: definition.options.raft_init_leader_only,
             }),
         };
         Self {
             class: definition.name.clone(),
             index: u32::try_from(index).unwrap_or(u32::MAX),
-            group,
+            group: placed.group,
             engine: definition.options.storage,
             rules: Config { set_mode: definition.options.set_mode, ..rules.clone() },
             consistency: definition.options.consistency,
@@ -156,15 +158,16 @@ async fn open_group(
         rules,
         forward: opener.forward,
         failures: opener.workers.failed(),
+        founds: founders.nodes.contains(&node),
     };
     let group = Group::start(member).await.map_err(|source| ReplicaError::Raft { group: id, source })?;
     opener.groups.add(Arc::clone(&group));
-    group.keep(tokio::spawn(found(Arc::clone(&group), node, founders)));
+    group.keep(tokio::spawn(found(Arc::clone(&group), node, founders, Arc::clone(&opener.transport))));
     Ok(Partition::new(blueprint, opener.log.clone(), gate, Box::new(group)))
 }
 
 /// Makes the group, if nobody has. The first founder does so at once, and then leads.
-async fn found(group: Arc<Group>, node: NodeId, founders: Founders) {
+async fn found(group: Arc<Group>, node: NodeId, founders: Founders, transport: Arc<dyn Transport>) {
     let Founders { nodes, first_only } = founders;
     let is_first = nodes.first() == Some(&node);
     if !nodes.contains(&node) || (first_only && !is_first) {
@@ -172,6 +175,13 @@ async fn found(group: Arc<Group>, node: NodeId, founders: Founders) {
     }
     if !is_first {
         tokio::time::sleep(FOUNDING_PATIENCE).await;
+    }
+    if group.id() == GroupId::CATALOGUE {
+        // Where there is a cluster that does not know this node, or knows it with another disk, it must not make one of its own.
+        let others = || nodes.iter().copied().filter(|other| *other != node).collect::<BTreeSet<_>>();
+        while group.is_initialized().await == Ok(false) && knock(&*transport, others()).await.is_some() {
+            tokio::time::sleep(FOUNDING_PATIENCE).await;
+        }
     }
     match group.initialize(&nodes).await {
         Ok(()) if nodes.len() == 1 => group.campaign().await,

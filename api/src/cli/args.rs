@@ -4,6 +4,7 @@ use clap::{Parser, Subcommand};
 
 use super::{
     address, client,
+    cluster::{self, ClusterCommand},
     collection::CollectionCommand,
     cursor::CursorCommand,
     entry::EntryCommand,
@@ -102,6 +103,9 @@ pub(crate) enum Command {
     /// Print all objects as JSON lines
     #[command(after_help = export::HELP)]
     Export(ExportArgs),
+    /// Nodes of a cluster: list, status, add, remove, replace, readmit, rebalance, move-leaders
+    #[command(subcommand, after_help = cluster::HELP)]
+    Cluster(ClusterCommand),
     /// Collections: create, list, describe, delete
     #[command(subcommand)]
     Collection(CollectionCommand),
@@ -152,6 +156,7 @@ mod tests {
           history     Show what happened to an object
           import      Load operations from JSON lines
           export      Print all objects as JSON lines
+          cluster     Nodes of a cluster: list, status, add, remove, replace, readmit, rebalance, move-leaders
           collection  Collections: create, list, describe, delete
           cursor      Named durable cursors: list, move, drop
           partition   Partitions of a running node: list, find, verify, verify-view, dump, log

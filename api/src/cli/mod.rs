@@ -3,8 +3,10 @@
 
 mod address;
 mod args;
+mod ask;
 mod assignment;
 mod client;
+mod cluster;
 mod collection;
 mod cursor;
 mod entry;
@@ -81,6 +83,7 @@ async fn run(command: Command, context: &mut Context) -> Result<(), Error> {
         Command::History(args) => history::run(args, context).await,
         Command::Import(args) => import::run(args, context).await,
         Command::Export(args) => export::run(args, context).await,
+        Command::Cluster(command) => cluster::run(command, context).await,
         Command::Collection(command) => collection::run(command, context).await,
         Command::Cursor(command) => cursor::run(command, context).await,
         Command::Partition(command) => partition::run(command, context).await,

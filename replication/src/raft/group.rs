@@ -21,14 +21,15 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
 use super::confirming::{Asker, Reads};
+use super::fencing::Fence;
 use super::forwarding::{Arrived, Passed, encode_answers};
 use super::hearing::{Silence, listen};
 use super::incoming::Incoming;
 use super::log::Log;
 use super::machine::{Machine, Place};
 use super::messages::{
-    Request, encode_append_answer, encode_confirmation, encode_snapshot_answer, encode_transfer_answer,
-    encode_vote_answer,
+    Request, encode_append_answer, encode_confirmation, encode_snapshot_answer, encode_term,
+    encode_transfer_answer, encode_vote_answer,
 };
 use super::network::Peers;
 use super::proposing::{Proposer, Write};
@@ -72,6 +73,8 @@ pub(crate) struct Member {
     pub(crate) forward: bool,
     /// Told when the member fails.
     pub(crate) failures: watch::Sender<()>,
+    /// Whether it may make the group: then it may be new without being fenced.
+    pub(crate) founds: bool,
 }
 
 /// This node's member of a group.
@@ -81,6 +84,8 @@ pub(crate) struct Group {
     raft: Raft<Types, Machine>,
     machine: Machine,
     incoming: Arc<Incoming>,
+    transport: Arc<dyn Transport>,
+    fence: Fence,
     gate: Arc<Gate>,
     writes: mpsc::UnboundedSender<Write>,
     /// By quorum, and by lease.
@@ -96,8 +101,19 @@ pub(crate) struct Group {
 impl Group {
     /// Brings the member up. It takes part as soon as the group has been [initialised](Self::initialize) somewhere.
     pub(crate) async fn start(member: Member) -> io::Result<Arc<Self>> {
-        let Member { group: id, node, store, place, transport, timing, gate, rules, forward, failures } =
-            member;
+        let Member {
+            group: id,
+            node,
+            store,
+            place,
+            transport,
+            timing,
+            gate,
+            rules,
+            forward,
+            failures,
+            founds,
+        } = member;
         let incoming = Arc::new(Incoming::new(&place.snapshots));
         let (log, machine) = blocking(move || {
             let log = Log::open(store, id)?;
@@ -105,6 +121,7 @@ impl Group {
             Ok::<_, io::Error>((log, machine))
         })
         .await?;
+        let fence = Fence::new(!founds && log.is_new());
         let config = Arc::new(config(id, timing)?);
         let silence = Silence::default();
         let peers = Peers { transport: Arc::clone(&transport), group: id, node, silence: silence.clone() };
@@ -128,7 +145,7 @@ impl Group {
             node,
             raft: raft.clone(),
             log,
-            transport,
+            transport: Arc::clone(&transport),
             forward,
             rules,
             next,
@@ -150,6 +167,8 @@ impl Group {
             raft,
             machine,
             incoming,
+            transport,
+            fence,
             gate,
             writes,
             reads,
@@ -196,13 +215,6 @@ impl Group {
         self.raft.is_initialized().await.map_err(|error| error.to_string())
     }
 
-    /// The members as this one knows them.
-    pub(crate) fn members(&self) -> Vec<NodeId> {
-        let metrics = self.raft.server_metrics();
-        let metrics = metrics.borrow_watched();
-        metrics.membership_config.voter_ids().map(NodeId).collect()
-    }
-
     /// Who leads, as far as this member knows.
     pub(crate) fn leader(&self) -> Option<NodeId> {
         self.raft.server_metrics().borrow_watched().current_leader.map(NodeId)
@@ -214,22 +226,56 @@ impl Group {
         self.reads[0].confirm().await
     }
 
-    #[cfg(test)]
-    pub(crate) fn raft(&self) -> &Raft<Types, Machine> {
+    pub(super) fn raft(&self) -> &Raft<Types, Machine> {
         &self.raft
+    }
+
+    pub(super) fn node(&self) -> NodeId {
+        self.node
+    }
+
+    pub(super) fn fence(&self) -> &Fence {
+        &self.fence
+    }
+
+    pub(super) fn transport(&self) -> &Arc<dyn Transport> {
+        &self.transport
+    }
+
+    /// The term in which this member leads, once a quorum has confirmed that it does.
+    pub(super) async fn leading_term(&self) -> Result<u64, ReadError> {
+        let term = || {
+            let metrics = self.raft.metrics();
+            let metrics = metrics.borrow_watched();
+            (metrics.current_leader == Some(self.node.0)).then_some(metrics.current_term)
+        };
+        let before = term().ok_or(ReadError::NoLeader)?;
+        self.reads[0].confirm().await?;
+        // It may have been deposed and elected again; the confirmation can be of either term then.
+        term().filter(|after| *after == before).ok_or(ReadError::NoLeader)
     }
 
     /// Lets another member lead, if this one does; returns when one does or nobody wants to.
     pub(crate) async fn hand_over(&self) {
+        let standing = self.standing();
+        let mut others: Vec<NodeId> = standing.members.voters.into_iter().collect();
+        others.retain(|other| *other != self.node);
+        // Who has most of the log takes over first.
+        others.sort_by_key(|other| std::cmp::Reverse(standing.others.get(other).map(|other| other.matched)));
+        self.hand_over_to(&others).await;
+    }
+
+    /// Lets one of these members lead, the first before the others; whether another one does now.
+    pub(super) async fn hand_over_to(&self, others: &[NodeId]) -> bool {
         if self.leader() != Some(self.node) {
-            return;
+            return true;
         }
         let since = Instant::now();
-        for other in self.members().into_iter().filter(|other| *other != self.node).cycle() {
+        for other in others.iter().cycle() {
             if since.elapsed() > HANDOVER_PATIENCE
                 || self.raft.trigger().transfer_leader(other.0).await.is_err()
             {
-                return;
+                return false;
             }
             let mut metrics = self.raft.server_metrics();
             let taken = async {
@@ -240,9 +286,10 @@ impl Group {
                 }
             };
             if tokio::time::timeout(HANDOVER_PATIENCE / 4, taken).await.is_ok() {
-                return;
+                return true;
             }
         }
+        false
     }
 
     /// Ends the member. What was proposed and not answered is answered as unknown.
@@ -295,7 +342,11 @@ impl Group {
             Ok(Request::Propose { writes, .. }) => self.take_in(writes).map(Ok).boxed(),
             Ok(request) => {
                 let group = Arc::clone(self);
-                async move { group.answer_member(request).await }.boxed()
+                async move {
+                    group.check_fence(from, &request).await?;
+                    group.answer_member(request).await
+                }
+                .boxed()
             }
         }
     }
@@ -362,6 +413,7 @@ impl Group {
                 encode_snapshot_answer(&self.install(vote, through).await?, &[])
             }
             Request::Confirm { lease } => encode_confirmation(&self.confirm_for_another(lease).await),
+            Request::Lead => encode_term(&self.leading_term().await),
             Request::Propose { .. } => return Err(invalid("writes are taken in elsewhere")),
         })
     }

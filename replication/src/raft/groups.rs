@@ -10,8 +10,9 @@ use futures_util::future::BoxFuture;
 use odgm_log::{GroupId, NodeId};
 use parking_lot::RwLock;
 
+use super::changing::{Members, Standing, Step};
 use super::group::Group;
-use crate::transport::Service;
+use crate::transport::{STARTING, Service};
 
 /// A member of a group, as the rest of the node sees it. Behind it is all of openraft; without a trait in between, whatever
 /// holds the node has the compiler look through that for every task that it is sent to.
@@ -19,11 +20,17 @@ pub(crate) trait Member: Send + Sync {
     /// Answers another member. What has an order is taken in before this returns.
     fn answer(&self, from: NodeId, request: Bytes) -> BoxFuture<'static, io::Result<Bytes>>;
 
-    /// The voters of the group as this member knows them.
-    fn members(&self) -> Vec<NodeId>;
-
     /// Lets another member lead, if this one does.
     fn hand_over(&self) -> BoxFuture<'_, ()>;
+
+    /// Lets one certain member lead, if this one does; whether another one leads now.
+    fn hand_over_to(&self, node: NodeId) -> BoxFuture<'_, bool>;
+
+    /// How the group is, as this member sees it.
+    fn standing(&self) -> Standing;
+
+    /// Brings the members one step nearer to whom they are to be, if this one leads in that term.
+    fn approach<'a>(&'a self, term: u64, wanted: &'a Members) -> BoxFuture<'a, Result<Step, String>>;
 }
 
 impl Member for Arc<Group> {
@@ -31,12 +38,20 @@ impl Member for Arc<Group> {
         Group::answer(self, from, request)
     }
 
-    fn members(&self) -> Vec<NodeId> {
-        Group::members(self)
-    }
-
     fn hand_over(&self) -> BoxFuture<'_, ()> {
         Group::hand_over(self).boxed()
+    }
+
+    fn hand_over_to(&self, node: NodeId) -> BoxFuture<'_, bool> {
+        async move { Group::hand_over_to(self, &[node]).await }.boxed()
+    }
+
+    fn standing(&self) -> Standing {
+        Group::standing(self)
+    }
+
+    fn approach<'a>(&'a self, term: u64, wanted: &'a Members) -> BoxFuture<'a, Result<Step, String>> {
+        Group::approach(self, term, wanted).boxed()
     }
 }
 
@@ -44,15 +59,20 @@ impl Member for Arc<Group> {
 #[derive(Default)]
 pub(crate) struct Groups {
     groups: RwLock<BTreeMap<GroupId, Arc<dyn Member>>>,
-    /// Who answers what is asked of the node and not of a group.
+    /// Who answers what is asked of the node for clients.
     desk: OnceLock<Desk>,
+    /// Who answers what is asked of the node as a part of its cluster.
+    cluster: OnceLock<Desk>,
 }
 
 /// Answers what another node asks of this one.
 pub(crate) type Desk = Box<dyn Fn(NodeId, Bytes) -> BoxFuture<'static, Bytes> + Send + Sync>;
 
-/// In the place of a group's id: it is the node that is asked. No group gets this id.
+/// In the place of a group's id: it is the node that is asked for clients. No group gets this id.
 pub(crate) const NODE: GroupId = GroupId(u32::MAX);
+
+/// In the place of a group's id: it is the node that is asked as a part of its cluster. No group gets this id either.
+pub(crate) const CLUSTER: GroupId = GroupId(u32::MAX - 1);
 
 impl Groups {
     pub(crate) fn add(&self, group: Arc<Group>) {
@@ -74,6 +94,18 @@ impl Groups {
         }
     }
 
+    /// Lets the node be asked as a part of its cluster. Only the first desk answers.
+    pub(crate) fn staff_cluster(&self, desk: Desk) {
+        if self.cluster.set(desk).is_err() {
+            tracing::warn!("the requests of the cluster are answered already");
+        }
+    }
+
+    /// All members on this node with their groups.
+    pub(crate) fn numbered(&self) -> Vec<(GroupId, Arc<dyn Member>)> {
+        self.groups.read().iter().map(|(group, member)| (*group, Arc::clone(member))).collect()
+    }
+
     /// All members on this node.
     pub(crate) fn all(&self) -> Vec<Arc<dyn Member>> {
         self.groups.read().values().map(Arc::clone).collect()
@@ -87,10 +119,11 @@ impl Service for Groups {
         group: GroupId,
         request: Bytes,
     ) -> BoxFuture<'static, Result<Bytes, String>> {
-        if group == NODE {
-            return match self.desk.get() {
+        if group == NODE || group == CLUSTER {
+            let desk = if group == NODE { &self.desk } else { &self.cluster };
+            return match desk.get() {
                 Some(desk) => desk(from, request).map(Ok).boxed(),
-                None => std::future::ready(Err("this node is starting".to_owned())).boxed(),
+                None => std::future::ready(Err(STARTING.to_owned())).boxed(),
             };
         }
         match self.get(group) {

@@ -15,6 +15,7 @@
 //! | 7 install | vote, last log id | vote |
 //! | 8 propose | id (u64), number of writes (u32), writes | number of answers (u32), answers; see [`super::forwarding`] |
 //! | 9 confirm | 1 if the lease is enough, else 0 | 0, offset (u64); 1 not the leader; 2 not confirmed, why |
+//! | 10 lead | | 0, term (u64); 1 not the leader; 2 not confirmed, why |
 
 use std::io;
 
@@ -45,6 +46,7 @@ pub(super) enum Request {
     Install { vote: Vote, through: LogId },
     Propose { id: u64, writes: Vec<Passed> },
     Confirm { lease: bool },
+    Lead,
 }
 
 /// A file of a snapshot.
@@ -109,6 +111,7 @@ impl Request {
                 out.put_u8(9);
                 out.put_u8(u8::from(lease));
             }
+            Self::Lead => out.put_u8(10),
         }
         Ok(out.freeze())
     }
@@ -144,6 +147,7 @@ impl Request {
                 7 => Self::Install { vote: get_vote(input)?, through: get_log_id(input)? },
                 8 => Self::Propose { id: input.try_get_u64()?, writes: get_writes(input)? },
                 9 => Self::Confirm { lease: get_bool(input)? },
+                10 => Self::Lead,
                 kind => return Err(invalid(format!("there is no request of kind {kind}"))),
             })
         })
@@ -343,11 +347,20 @@ pub(super) fn put_length(length: usize, out: &mut BytesMut) {
 
 /// What the leader says of a read: everything up to the offset has to be in the view that answers it.
 pub(super) fn encode_confirmation(confirmed: &Result<Offset, ReadError>) -> Bytes {
+    encode_confirmed(&confirmed.as_ref().map(|offset| offset.get()))
+}
+
+/// What the leader says of itself: the term in which it leads.
+pub(super) fn encode_term(confirmed: &Result<u64, ReadError>) -> Bytes {
+    encode_confirmed(&confirmed.as_ref().copied())
+}
+
+fn encode_confirmed(confirmed: &Result<u64, &ReadError>) -> Bytes {
     let mut out = BytesMut::with_capacity(16);
     match confirmed {
-        Ok(offset) => {
+        Ok(number) => {
             out.put_u8(0);
-            out.put_u64(offset.get());
+            out.put_u64(*number);
         }
         Err(ReadError::NoLeader | ReadError::Elsewhere { .. }) => out.put_u8(1),
         Err(error) => {
@@ -359,9 +372,13 @@ pub(super) fn encode_confirmation(confirmed: &Result<Offset, ReadError>) -> Byte
 }
 
 pub(super) fn decode_confirmation(bytes: Bytes) -> io::Result<Result<Offset, ReadError>> {
+    decode_term(bytes).map(|confirmed| confirmed.map(Offset))
+}
+
+pub(super) fn decode_term(bytes: Bytes) -> io::Result<Result<u64, ReadError>> {
     whole(bytes, |input| {
         Ok(match input.try_get_u8()? {
-            0 => Ok(Offset(input.try_get_u64()?)),
+            0 => Ok(input.try_get_u64()?),
             1 => Err(ReadError::NoLeader),
             2 => {
                 let reason = String::from_utf8(get_bytes(input)?.into()).map_err(invalid)?;

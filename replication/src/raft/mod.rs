@@ -3,7 +3,9 @@
 //! Only this module names openraft. It is an alpha and pinned; `docs/adr/0007-raft-by-openraft.md` says why, and what
 //! to do when it has to be replaced.
 
+mod changing;
 mod confirming;
+mod fencing;
 mod forwarding;
 mod group;
 mod groups;
@@ -24,13 +26,18 @@ mod histories;
 #[cfg(test)]
 mod installing;
 #[cfg(test)]
+mod moving;
+#[cfg(test)]
 mod scenarios;
 
 use std::time::Duration;
 
+#[cfg(test)]
+pub(crate) use self::changing::Other;
+pub(crate) use self::changing::{Members, Standing, Step};
 pub use self::group::Timing;
 pub(crate) use self::group::{Group, Member};
-pub(crate) use self::groups::{Groups, NODE};
+pub(crate) use self::groups::{CLUSTER, Groups, Member as GroupMember, NODE};
 pub(crate) use self::machine::{Place, newest as newest_view};
 pub(crate) use self::notes::VOTE;
 
@@ -72,6 +79,15 @@ const READS_AT_ONCE: usize = 4_096;
 
 /// How long what found no leader waits before it is tried again.
 const RETRY_PAUSE: Duration = Duration::from_millis(20);
+
+/// Records that a member may miss and still be given a vote: it has them soon.
+const NEAR_RECORDS: u64 = 1_000;
+
+/// Since when a member must have been heard to be given a vote or the lead.
+const HEARD_WITHIN: Duration = Duration::from_secs(2);
+
+/// How long the members of a group may take to commit a change of them.
+const CHANGE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long a member that stops waits for another one to lead.
 const HANDOVER_PATIENCE: Duration = Duration::from_secs(2);

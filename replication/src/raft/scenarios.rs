@@ -63,7 +63,12 @@ impl Cluster {
     }
 
     /// Starts a node on its directory, and lets the others reach it.
-    async fn begin(&mut self, node: NodeId) {
+    pub(super) async fn begin(&mut self, node: NodeId) {
+        self.begin_as(node, ALL.contains(&node)).await;
+    }
+
+    /// The same, for a node that may make the group or must not.
+    pub(super) async fn begin_as(&mut self, node: NodeId, founds: bool) {
         let dir = self.dir.path().join(node.to_string());
         let options = Options { free_space_reserve: 0, ..Options::default() };
         let store = LogStore::open(&dir.join("log"), options).expect("a log store");
@@ -84,6 +89,7 @@ impl Cluster {
             rules: Config::default(),
             forward: self.forward,
             failures: watch::Sender::new(()),
+            founds,
         };
         let group = Group::start(member).await.expect("a member");
         let groups = Arc::new(Groups::default());
@@ -92,8 +98,13 @@ impl Cluster {
         self.members.insert(node, Node { group, store });
     }
 
+    /// Removes what a node that has ended has on disk.
+    pub(super) fn wipe(&self, node: NodeId) {
+        std::fs::remove_dir_all(self.dir.path().join(node.to_string())).expect("removed");
+    }
+
     /// Ends a node; what it has on disk stays.
-    async fn end(&mut self, node: NodeId) {
+    pub(super) async fn end(&mut self, node: NodeId) {
         self.network.leave(node);
         if let Some(Node { group, store }) = self.members.remove(&node) {
             group.shutdown().await;
@@ -106,7 +117,7 @@ impl Cluster {
     }
 
     /// Proposes a value on one node.
-    async fn propose(&self, node: NodeId, object: &str, value: &str) -> Answer {
+    pub(super) async fn propose(&self, node: NodeId, object: &str, value: &str) -> Answer {
         let body = Body::SetValues(SetValues {
             object: object.into(),
             puts: vec![("k".into(), Value::bytes(value.to_owned()))],
@@ -182,7 +193,7 @@ impl Cluster {
         self.group(node).confirm(consistency).expect("replicas have to be asked").await
     }
 
-    fn value(&self, node: NodeId, object: &str) -> Option<String> {
+    pub(super) fn value(&self, node: NodeId, object: &str) -> Option<String> {
         let value = self.group(node).view().value(object, "k").expect("readable").value?;
         Some(String::from_utf8(value.data.into()).expect("text"))
     }
@@ -213,13 +224,13 @@ impl Cluster {
     }
 }
 
-async fn patiently<T>(story: impl Future<Output = T>) -> T {
+pub(super) async fn patiently<T>(story: impl Future<Output = T>) -> T {
     tokio::time::timeout(PATIENCE, story).await.expect("it comes about before patience ends")
 }
 
 pub(super) const ALL: [NodeId; 3] = [NodeId(1), NodeId(2), NodeId(3)];
 
-fn others(node: NodeId) -> Vec<NodeId> {
+pub(super) fn others(node: NodeId) -> Vec<NodeId> {
     ALL.into_iter().filter(|other| *other != node).collect()
 }
 

@@ -26,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 pub(crate) use self::counters::{Counters, Dropped};
 use self::lane::{Lane, Outgoing, Waiting};
 use super::frame::{ClusterId, FrameError, Header, MAX_FRAME_BYTES, Message, Messages, decode, fits};
-use super::{Call, CallError, Class, Service, Transport};
+use super::{Call, CallError, Class, STARTING, Service, Transport};
 
 /// Messages that wait to be sent to one node in one class; one more fails at once.
 pub(crate) const QUEUE_MESSAGES: usize = 8_192;
@@ -65,7 +65,16 @@ pub(crate) trait Outlet: Send + 'static {
 /// Who may talk to this node. It is asked once for each frame.
 pub(crate) trait Admission: Send + Sync + 'static {
     /// Whether what the node says is heeded; if not, the error tells it why.
-    fn admit(&self, sender: NodeId, incarnation: u64) -> Result<(), String>;
+    fn admit(&self, sender: NodeId, incarnation: u64) -> Result<(), Stranger>;
+}
+
+/// Who may not talk to this node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Stranger {
+    /// What it is told.
+    pub(crate) reason: String,
+    /// Whether it may answer what it is asked.
+    pub(crate) may_answer: bool,
 }
 
 /// Who this node is.
@@ -225,9 +234,8 @@ impl Shared {
             return self.counters.count_dropped(Some(sender), reason, &why);
         }
         let admitted = self.admission.admit(sender, header.incarnation);
-        if let Err(reason) = admitted {
-            self.counters.count_dropped(Some(sender), Dropped::Admission, &reason);
-            return self.refuse_all(&header, messages, &reason);
+        if let Err(stranger) = admitted {
+            return self.receive_of_stranger(&header, messages, &stranger);
         }
         let Some(lane) = self.lane(sender, header.class, LANES) else {
             return self.counters.count_dropped(Some(sender), Dropped::Crowded, &"there are too many nodes");
@@ -281,7 +289,7 @@ impl Shared {
         expires: Instant,
     ) {
         let Some(service) = self.service.read().clone() else {
-            return self.refuse(lane, id, "it is starting");
+            return self.refuse(lane, id, STARTING);
         };
         let Some(answering) = lane.begin_answering() else {
             return self.refuse(lane, id, "it is busy");
@@ -306,13 +314,22 @@ impl Shared {
         });
     }
 
-    fn refuse_all(&self, header: &Header, messages: Messages, reason: &str) {
+    /// Refuses requests; answers are heeded where that is allowed.
+    fn receive_of_stranger(&self, header: &Header, messages: Messages, stranger: &Stranger) {
+        let Stranger { reason, may_answer } = stranger;
+        let mut is_refused = false;
         for message in messages {
-            if let Message::Request { id, .. } = message
-                && let Some(lane) = self.lane(header.sender, header.class, LANES_WITH_STRANGERS)
-            {
-                self.refuse(&lane, id, reason);
+            let is_request = matches!(message, Message::Request { .. });
+            let Some(lane) = self.lane(header.sender, header.class, LANES_WITH_STRANGERS) else { continue };
+            match message {
+                Message::Request { id, .. } => self.refuse(&lane, id, reason),
+                answer if *may_answer => self.heed(&lane, header.sender, answer),
+                _ => {}
             }
+            is_refused |= is_request || !may_answer;
+        }
+        if is_refused {
+            self.counters.count_dropped(Some(header.sender), Dropped::Admission, reason);
         }
     }
 

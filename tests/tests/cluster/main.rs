@@ -4,6 +4,7 @@ mod catching_up;
 mod chaos;
 mod failover;
 mod load;
+mod membership;
 mod partitions;
 mod streams;
 

@@ -1,7 +1,7 @@
 //! One node of a cluster.
 
 use std::net::SocketAddr;
-use std::process::ExitStatus;
+use std::process::{Command, ExitStatus};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -49,6 +49,21 @@ impl Member {
         std::fs::read(self.home.output())
             .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
             .unwrap_or_default()
+    }
+
+    /// Removes everything that the node knows; it must not run.
+    pub(super) fn wipe(&self) -> Result<()> {
+        if self.running.lock().is_some() {
+            return Err(format!("node {} runs", self.number).into());
+        }
+        Ok(std::fs::remove_dir_all(self.home.data())?)
+    }
+
+    /// The `odgm` command for this node.
+    pub(super) fn command(&self, arguments: &[&str]) -> Result<Command> {
+        let mut command = self.home.command()?;
+        command.args(arguments).env("ODGM_ENDPOINT", format!("http://{}", self.address));
+        Ok(command)
     }
 
     pub(super) fn is_awake(&self) -> bool {

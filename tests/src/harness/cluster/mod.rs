@@ -18,6 +18,7 @@ pub use self::layout::{Layout, Wire};
 
 use self::member::Member;
 use super::clients::{Connection, Objects};
+use super::command::Ran;
 use super::node::PATIENCE;
 use super::proxy::Network;
 use crate::Result;
@@ -189,6 +190,33 @@ impl Cluster {
     /// That.
     pub fn check(&self) -> Result<()> {
         self.members.values().try_for_each(Member::check_if_started)
+    }
+
+    /// Runs `odgm` against a node.
+    ///
+    /// # Errors
+    /// When there is no such node, or the program cannot be run; how it ends is for the caller to judge.
+    pub async fn odgm(&self, node: u64, arguments: &[&str]) -> Result<Ran> {
+        let command = self.member(node)?.command(arguments)?;
+        tokio::task::spawn_blocking(move || Ran::of(command)).await?
+    }
+
+    /// Removes the data directory of a node that does not run.
+    ///
+    /// # Errors
+    /// When it runs, or the system refuses.
+    pub fn wipe(&self, node: u64) -> Result<()> {
+        self.member(node)?.wipe()
+    }
+
+    /// Waits until a node has logged something.
+    ///
+    /// # Errors
+    /// When it has not after a minute.
+    pub async fn logged(&self, node: u64, what: &str) -> Result<()> {
+        let member = self.member(node)?;
+        let waiting = || format!("node {node} to log {what:?}:\n{}", member.output());
+        until(waiting, async || Ok(member.output().contains(what).then_some(()))).await
     }
 
     /// Everything that a node has logged.

@@ -162,15 +162,18 @@ impl Manager {
         self.nodes.replace_members(members.voters.union(&members.learners).copied().collect());
         let nodes = self.nodes.all();
         let Some(me) = nodes.get(&self.node_id()) else { return };
-        if standing.leader.is_some() && self.outside().is_some() && self.has_joined() {
-            self.set_outside(None);
-        } else if standing.leader.is_none() && !me.state.is_member() && self.outside().is_none() {
+        match (self.outside().is_some(), me.state.is_member()) {
+            // It was let in again.
+            (true, true) if self.has_joined() => self.set_outside(None),
             // Whoever leaves is told nothing any more once it has left.
-            if let Some(refused) = self.knock(self.others()).await {
-                let node = self.node_id();
-                tracing::warn!(%node, refused, "this node has left the cluster: stop it");
-                self.set_outside(Some(refused));
+            (false, false) => {
+                if let Some(refused) = self.knock(self.others()).await {
+                    let node = self.node_id();
+                    tracing::warn!(%node, refused, "this node has left the cluster: stop it");
+                    self.set_outside(Some(refused));
+                }
             }
+            _ => {}
         }
     }
 

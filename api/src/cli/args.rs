@@ -103,7 +103,7 @@ pub(crate) enum Command {
     /// Print all objects as JSON lines
     #[command(after_help = export::HELP)]
     Export(ExportArgs),
-    /// Nodes of a cluster: list, status, add, remove, replace, readmit, rebalance, move-leaders
+    /// Nodes: list, status, add, remove, replace, readmit, rebalance, move-leaders
     #[command(subcommand, after_help = cluster::HELP)]
     Cluster(ClusterCommand),
     /// Collections: create, list, describe, delete
@@ -156,7 +156,7 @@ mod tests {
           history     Show what happened to an object
           import      Load operations from JSON lines
           export      Print all objects as JSON lines
-          cluster     Nodes of a cluster: list, status, add, remove, replace, readmit, rebalance, move-leaders
+          cluster     Nodes: list, status, add, remove, replace, readmit, rebalance, move-leaders
           collection  Collections: create, list, describe, delete
           cursor      Named durable cursors: list, move, drop
           partition   Partitions of a running node: list, find, verify, verify-view, dump, log

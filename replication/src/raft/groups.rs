@@ -72,7 +72,7 @@ pub(crate) type Desk = Box<dyn Fn(NodeId, Bytes) -> BoxFuture<'static, Bytes> + 
 pub(crate) const NODE: GroupId = GroupId(u32::MAX);
 
 /// In the place of a group's id: it is the node that is asked as a part of its cluster. No group gets this id either.
-pub(crate) const CLUSTER: GroupId = GroupId(u32::MAX - 1);
+pub(crate) const CLUSTER: GroupId = GroupId(u32::MAX - 2);
 
 impl Groups {
     pub(crate) fn add(&self, group: Arc<Group>) {

@@ -15,7 +15,7 @@
 //! | 7 install | vote, last log id | vote |
 //! | 8 propose | id (u64), number of writes (u32), writes | number of answers (u32), answers; see [`super::forwarding`] |
 //! | 9 confirm | 1 if the lease is enough, else 0 | 0, offset (u64); 1 not the leader; 2 not confirmed, why |
-//! | 10 lead | | 0, term (u64); 1 not the leader; 2 not confirmed, why |
+//! | 30 lead | | 0, term (u64); 1 not the leader; 2 not confirmed, why |
 
 use std::io;
 
@@ -111,7 +111,7 @@ impl Request {
                 out.put_u8(9);
                 out.put_u8(u8::from(lease));
             }
-            Self::Lead => out.put_u8(10),
+            Self::Lead => out.put_u8(30),
         }
         Ok(out.freeze())
     }
@@ -147,7 +147,7 @@ impl Request {
                 7 => Self::Install { vote: get_vote(input)?, through: get_log_id(input)? },
                 8 => Self::Propose { id: input.try_get_u64()?, writes: get_writes(input)? },
                 9 => Self::Confirm { lease: get_bool(input)? },
-                10 => Self::Lead,
+                30 => Self::Lead,
                 kind => return Err(invalid(format!("there is no request of kind {kind}"))),
             })
         })

@@ -22,8 +22,14 @@ fn voters(nodes: &[NodeId]) -> Members {
 async fn step(cluster: &Cluster, nodes: &[NodeId], wanted: &Members) -> (NodeId, Result<Step, String>) {
     patiently(async {
         loop {
-            let leader = cluster.leader_of(nodes).await;
-            let term = cluster.group(leader).standing().term;
+            // Those that are not members yet, or not any more, do not know who leads.
+            let leads = |node: &&NodeId| cluster.group(**node).leader() == Some(**node);
+            let term = |node: NodeId| cluster.group(node).standing().term;
+            let Some(leader) = nodes.iter().filter(leads).copied().max_by_key(|node| term(*node)) else {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+                continue;
+            };
+            let term = term(leader);
             match cluster.group(leader).approach(term, wanted).await {
                 // The step before is not committed yet.
                 Ok(Step::Waits(behind)) if behind.is_empty() => {

@@ -219,10 +219,13 @@ impl Human for Moves<'_> {
         let mut table = Table::new(&["PARTITION", "FROM", "TO", "LEADER"]);
         for change in self.0 {
             let (before, after) = (change.from.first().copied(), change.to.first().copied());
-            let leader = if before == after {
+            let number = |node: Option<u64>| node.map_or_else(String::new, |node| node.to_string());
+            let leader = if change.from == change.to {
+                // It is led by another one than it is to be.
+                format!("back to {}", number(after))
+            } else if before == after {
                 String::new()
             } else {
-                let number = |node: Option<u64>| node.map_or_else(String::new, |node| node.to_string());
                 format!("{} to {}", number(before), number(after))
             };
             table.row(vec![
@@ -331,6 +334,7 @@ mod tests {
         let moves = [
             MoveShown { class: "orders".into(), partition: 0, from: vec![1, 2, 3], to: vec![4, 1, 2] },
             MoveShown { class: "orders".into(), partition: 1, from: vec![2, 3], to: vec![2, 4] },
+            MoveShown { class: "orders".into(), partition: 2, from: vec![3, 1], to: vec![3, 1] },
         ];
         insta::assert_snapshot!(MoveShown::table(&moves).human(Style::PLAIN));
     }

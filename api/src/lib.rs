@@ -4,6 +4,7 @@ pub mod config;
 mod connection;
 mod convert;
 mod cursor;
+mod gathering;
 pub mod identity;
 pub mod logging;
 pub mod node;

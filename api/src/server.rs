@@ -33,6 +33,7 @@ use tonic_health::server::HealthReporter;
 use tonic_reflection::server::{v1, v1alpha};
 
 use crate::connection::Connection;
+use crate::gathering::gathering;
 use crate::request;
 use crate::services::{Admin, Anywhere, Functions, Shared, Streams, Writes};
 use crate::status::{self, not_applied};
@@ -119,7 +120,7 @@ pub(crate) async fn run(listener: TcpListener, shared: Arc<Shared>, reflection: 
         let io = TokioIo::new(Connection::new(stream, &stop));
         let served = connections.watch(http.serve_connection(io, services.clone()));
         tokio::spawn(async move {
-            if let Err(error) = served.await {
+            if let Err(error) = gathering(served).await {
                 tracing::debug!(%error, "a connection ended");
             }
         });

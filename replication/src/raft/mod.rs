@@ -56,6 +56,9 @@ const APPLY_BYTES: usize = 4 << 20;
 /// Proposals that are handed to openraft under one stamp, or to the leader in one message.
 const PROPOSALS_AT_ONCE: usize = 1_024;
 
+/// Batches of proposals that may be on their way at once; what comes meanwhile gathers for the next.
+const PROPOSAL_ROUNDS: usize = 2;
+
 /// Bytes of a snapshot's file that one message carries.
 const PIECE_BYTES: u64 = 512 << 10;
 

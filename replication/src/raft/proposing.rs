@@ -11,16 +11,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use bytes::Bytes;
+use futures_util::StreamExt as _;
 use odgm_log::body::{Config, Semantics};
 use odgm_log::store::ReadLimit;
 use odgm_log::{Body, BodyType, Cause, GroupId, Kind, NodeId, Offset, Payload, Timestamp};
 use odgm_projections::SEMANTICS;
+use openraft::Raft;
 use openraft::async_runtime::WatchReceiver as _;
-use openraft::error::ClientWriteError;
-use openraft::raft::ClientWriteResult;
-use openraft::raft::responder::Responder;
-use openraft::{OptionalSend, Raft};
-use tokio::sync::{mpsc, oneshot};
+use openraft::error::{ClientWriteError, Fatal};
+use openraft::raft::WriteResult;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use super::forwarding::{Passed, decode_answers};
 use super::group::leader_by;
@@ -28,7 +28,7 @@ use super::log::Log;
 use super::machine::Machine;
 use super::messages::Request;
 use super::types::{Command, Types};
-use super::{FORWARD_TIMEOUT, LEADER_PATIENCE, PROPOSALS_AT_ONCE, RETRY_PAUSE};
+use super::{FORWARD_TIMEOUT, LEADER_PATIENCE, PROPOSAL_ROUNDS, PROPOSALS_AT_ONCE, RETRY_PAUSE};
 use crate::partition::require_space;
 use crate::proposal::{Admission, Answer, Proposal, ProposeError, Reply};
 use crate::transport::{Call, CallError, Class, Transport};
@@ -111,18 +111,23 @@ pub(super) struct Proposer {
 impl Proposer {
     /// Works until nobody can send writes any more.
     pub(super) async fn run(self, mut writes: mpsc::UnboundedReceiver<Write>) {
+        let rounds = Arc::new(Semaphore::new(PROPOSAL_ROUNDS));
         let mut batch = Vec::new();
         let mut begun = false;
-        while writes.recv_many(&mut batch, PROPOSALS_AT_ONCE).await > 0 {
+        // First the round, then those who wait by then: the busier it is, the more writes share one append and one fsync.
+        while let Ok(round) = Arc::clone(&rounds).acquire_owned().await {
+            if writes.recv_many(&mut batch, PROPOSALS_AT_ONCE).await == 0 {
+                return;
+            }
             let since = batch.first().map_or_else(Instant::now, |write: &Write| write.since);
             match leader_by(&self.raft, since + LEADER_PATIENCE).await {
                 Some(leader) if leader == self.node => {
                     if !begun {
                         begun = self.begin().await;
                     }
-                    self.lead(batch.drain(..), begun).await;
+                    self.lead(batch.drain(..), begun, round).await;
                 }
-                Some(leader) if self.forward => self.pass_on(leader, &mut batch),
+                Some(leader) if self.forward => self.pass_on(leader, &mut batch, round),
                 Some(leader) => {
                     for write in batch.drain(..) {
                         write.answer(Err(ProposeError::NotLeader { leader: Some(leader) }));
@@ -138,9 +143,11 @@ impl Proposer {
         }
     }
 
-    async fn lead(&self, batch: impl Iterator<Item = Write>, begun: bool) {
+    /// Hands writes to openraft in one go; they are answered beside this.
+    async fn lead(&self, batch: impl Iterator<Item = Write>, begun: bool, round: OwnedSemaphorePermit) {
         let room = require_space(self.log.store());
         let stamp = Timestamp::now();
+        let mut taken = Vec::new();
         for write in batch {
             match &room {
                 _ if !begun => {
@@ -148,30 +155,30 @@ impl Proposer {
                     self.refuse(write, ProposeError::NotLeader { leader: None });
                 }
                 Err(full) if write.needs_room => write.answer(Err(full.clone())),
-                _ => {
-                    let Write { kind, encoded, .. } = &write;
-                    let command = Command { stamp, origin: self.node, kind: *kind, encoded: encoded.clone() };
-                    let callback = self.answering(write);
-                    // An error drops the callback, which answers by itself.
-                    drop(self.raft.client_write_ff(command, Some(callback)).await);
-                }
+                _ => taken.push(write),
             }
         }
-    }
-
-    fn answering(&self, write: Write) -> Callback<ClientWriteResult<Types>> {
+        let commands: Vec<_> = taken
+            .iter()
+            .map(|Write { kind, encoded, .. }| Command {
+                stamp,
+                origin: self.node,
+                kind: *kind,
+                encoded: encoded.clone(),
+            })
+            .collect();
+        if commands.is_empty() {
+            return;
+        }
+        // If the member has stopped, the writes are dropped here, which answers them.
+        let Ok(mut written) = self.raft.client_write_many(commands).await else { return };
         let queue = self.queue.clone();
-        Callback::new(move |written: Option<ClientWriteResult<Types>>| match written {
-            Some(Ok(written)) => write.answer(Ok(written.data)),
-            Some(Err(ClientWriteError::ForwardToLeader(other))) => {
-                refuse(&queue, write, ProposeError::NotLeader { leader: other.leader_id.map(NodeId) });
+        tokio::spawn(async move {
+            for write in taken {
+                settle(&queue, write, written.next().await);
             }
-            Some(Err(error)) => write.answer(Err(ProposeError::Unknown { reason: error.to_string() })),
-            None => {
-                let reason = "the partition's Raft member has stopped".to_owned();
-                write.answer(Err(ProposeError::Unknown { reason }));
-            }
-        })
+            drop(round);
+        });
     }
 
     fn refuse(&self, write: Write, error: ProposeError) {
@@ -179,7 +186,7 @@ impl Proposer {
     }
 
     /// Sends writes to the node that leads. Those that have come from another one are refused: it asks again itself.
-    fn pass_on(&self, leader: NodeId, batch: &mut Vec<Write>) {
+    fn pass_on(&self, leader: NodeId, batch: &mut Vec<Write>, round: OwnedSemaphorePermit) {
         let (passed, own): (Vec<_>, Vec<_>) = batch.drain(..).partition(|write| write.passed);
         for write in passed {
             write.answer(Err(ProposeError::NotLeader { leader: Some(leader) }));
@@ -224,6 +231,7 @@ impl Proposer {
                     Err(ProposeError::Unknown { reason })
                 }
             };
+            drop(round);
             let answers = answers.and_then(|answers| {
                 let answers = decode_answers(answers).and_then(|answers| {
                     let (sent, answered) = (own.len(), answers.len());
@@ -260,13 +268,7 @@ impl Proposer {
                 return false;
             };
             let command = Command { stamp: Timestamp::now(), origin: self.node, kind, encoded };
-            let (sender, written) = oneshot::channel();
-            let callback = Callback::new(move |written: Option<ClientWriteResult<Types>>| {
-                // Nobody waits if the member is stopping.
-                let _ = sender.send(matches!(written, Some(Ok(_))));
-            });
-            drop(self.raft.client_write_ff(command, Some(callback)).await);
-            if !written.await.unwrap_or(false) {
+            if self.raft.client_write(command).await.is_err() {
                 return false;
             }
         }
@@ -314,6 +316,22 @@ fn lost(error: &CallError, leader: NodeId) -> ProposeError {
     }
 }
 
+/// Answers a write with what openraft says of it; it says nothing any more when it has stopped.
+fn settle(
+    queue: &mpsc::WeakUnboundedSender<Write>,
+    write: Write,
+    written: Option<Result<WriteResult<Types>, Fatal<Types>>>,
+) {
+    match written {
+        Some(Ok(Ok(written))) => write.answer(Ok(written.response)),
+        Some(Ok(Err(ClientWriteError::ForwardToLeader(other)))) => {
+            refuse(queue, write, ProposeError::NotLeader { leader: other.leader_id.map(NodeId) });
+        }
+        Some(Ok(Err(error))) => write.answer(Err(ProposeError::Unknown { reason: error.to_string() })),
+        Some(Err(_)) | None => drop(write),
+    }
+}
+
 /// Tries a write again after a pause where that is allowed; else refuses it.
 fn refuse(queue: &mpsc::WeakUnboundedSender<Write>, write: Write, error: ProposeError) {
     let in_time = write.since.elapsed() + RETRY_PAUSE < LEADER_PATIENCE;
@@ -333,31 +351,4 @@ fn refuse(queue: &mpsc::WeakUnboundedSender<Write>, write: Write, error: Propose
             None => write.answer(Err(error)),
         }
     });
-}
-
-/// What openraft calls with the outcome of a write; with nothing if it drops it.
-pub(crate) struct Callback<T> {
-    call: Option<Box<dyn FnOnce(Option<T>) + Send>>,
-}
-
-impl<T> Callback<T> {
-    fn new(call: impl FnOnce(Option<T>) + Send + 'static) -> Self {
-        Self { call: Some(Box::new(call)) }
-    }
-}
-
-impl<T: OptionalSend + 'static> Responder<Types, T> for Callback<T> {
-    fn on_complete(mut self, outcome: T) {
-        if let Some(call) = self.call.take() {
-            call(Some(outcome));
-        }
-    }
-}
-
-impl<T> Drop for Callback<T> {
-    fn drop(&mut self) {
-        if let Some(call) = self.call.take() {
-            call(None);
-        }
-    }
 }

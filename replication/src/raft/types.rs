@@ -17,9 +17,7 @@ use openraft::impls::leader_id_std::LeaderId;
 use openraft::vote::RaftLeaderId;
 use openraft::{EntryPayload, OptionalSend, RaftTypeConfig};
 
-use super::proposing::Callback;
-
-/// How openraft is filled in. Written out, since openraft's macro cannot name a responder.
+/// How openraft is filled in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Types;
 
@@ -35,7 +33,7 @@ impl RaftTypeConfig for Types {
     type Entry = openraft::Entry<<Self::LeaderId as RaftLeaderId>::Committed, Self::Payload>;
     type AsyncRuntime = openraft::TokioRuntime;
     type Responder<T>
-        = Callback<T>
+        = openraft::impls::OneshotResponder<Self, T>
     where
         T: OptionalSend + 'static;
     type Batch<T>

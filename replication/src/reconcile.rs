@@ -107,7 +107,8 @@ impl Manager {
         .await;
     }
 
-    /// Removes the data of groups that belong to no collection, or not to this node, any more. What fails is tried again at the next change.
+    /// Removes the data of groups that belong to no collection, or not to this node, any more. What fails is tried again at
+    /// the next change.
     async fn remove_strays(&self, catalogue: &Catalogue) {
         let opener = Arc::clone(&self.opener);
         let found = blocking(move || groups_on_disk(&opener)).await;

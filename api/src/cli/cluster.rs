@@ -137,8 +137,8 @@ pub(crate) struct RemoveArgs {
 pub(crate) struct ReplaceArgs {
     /// The node that is to go
     old: String,
-    /// The node that takes its places
-    new: String,
+    /// The node that takes its places [default: itself with a new disk, as `readmit` does]
+    new: Option<String>,
     #[command(flatten)]
     sacrifice: Sacrifice,
     #[command(flatten)]
@@ -195,16 +195,7 @@ pub(crate) async fn run(command: ClusterCommand, context: &mut Context) -> Resul
             make(&client, &question, how, goal, change, context).await
         }
         ClusterCommand::Replace(args) => replace(&client, args, context).await,
-        ClusterCommand::Readmit(ReadmitArgs { node, drop_local, how }) => {
-            let goal = Goal::Anew(node.clone());
-            let change = |change| {
-                let request = v1::ReadmitNodeRequest { node: node.clone(), change: Some(change), drop_local };
-                let mut admin = client.admin();
-                async move { admin.readmit_node(request).await }
-            };
-            let question = format!("Forget the old data directory of node {node}, and let it begin anew?");
-            make(&client, &question, how, goal, change, context).await
-        }
+        ClusterCommand::Readmit(args) => readmit(&client, args, context).await,
         ClusterCommand::Rebalance(RebalanceArgs { leaders: leaders_only, how }) => {
             let change = |change| {
                 let request = v1::RebalanceRequest { change: Some(change), leaders_only };
@@ -223,6 +214,9 @@ pub(crate) async fn run(command: ClusterCommand, context: &mut Context) -> Resul
 
 async fn replace(client: &Client, args: ReplaceArgs, context: &mut Context) -> Result<(), Error> {
     let ReplaceArgs { old, new, sacrifice: Sacrifice { fewer_replicas, drop_local }, how } = args;
+    let Some(new) = new else {
+        return readmit(client, ReadmitArgs { node: old, drop_local, how }, context).await;
+    };
     let goal = Goal::Gone(old.clone());
     let change = |change| {
         let request = v1::ReplaceNodeRequest {
@@ -236,6 +230,18 @@ async fn replace(client: &Client, args: ReplaceArgs, context: &mut Context) -> R
         async move { admin.replace_node(request).await }
     };
     let question = format!("Put node {new} into the places of node {old}, which leaves?");
+    make(client, &question, how, goal, change, context).await
+}
+
+async fn readmit(client: &Client, args: ReadmitArgs, context: &mut Context) -> Result<(), Error> {
+    let ReadmitArgs { node, drop_local, how } = args;
+    let goal = Goal::Anew(node.clone());
+    let change = |change| {
+        let request = v1::ReadmitNodeRequest { node: node.clone(), change: Some(change), drop_local };
+        let mut admin = client.admin();
+        async move { admin.readmit_node(request).await }
+    };
+    let question = format!("Forget the old data directory of node {node}, and let it begin anew?");
     make(client, &question, how, goal, change, context).await
 }
 

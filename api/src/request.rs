@@ -13,6 +13,9 @@ use tonic::metadata::MetadataMap;
 /// The longest request id, in bytes.
 const MAX_REQUEST_ID_BYTES: usize = 256;
 
+/// The metadata that travels on where a node passes a request to another.
+pub(crate) const PASSED_ON: [&str; 5] = [CAUSE, CONSISTENCY, DEPTH, REQUEST_ID, TRACEPARENT];
+
 /// Why a write was asked for.
 ///
 /// # Errors

@@ -22,6 +22,9 @@ pub const VERSION: &str = "odgm-version";
 /// The leader of the partition, when a node that is not the leader refuses a request.
 pub const LEADER: &str = "odgm-leader";
 
+/// Sent between nodes: the request has been passed on once, and goes no further.
+pub const RELAYED: &str = "odgm-relayed";
+
 /// W3C trace context.
 pub const TRACEPARENT: &str = "traceparent";
 

@@ -20,6 +20,7 @@ use odgm_replication::{CatalogueError, Definition, PlanError};
 use tonic::{Request, Response, Status};
 
 use super::Shared;
+use super::relay::onward;
 use crate::status::{self, not_applied};
 
 /// The service.
@@ -102,14 +103,26 @@ impl Service for Admin {
         &self,
         request: Request<DumpLogRequest>,
     ) -> Result<Response<Self::DumpLogStream>, Status> {
-        dump::log(&self.0, &request.into_inner()).map(Response::new)
+        let (metadata, _, request) = request.into_parts();
+        if let Some(nodes) = self.0.elsewhere(&metadata, &request.cls_id, request.partition_id) {
+            let way = self.0.way(&nodes).await?;
+            let answer = way.admin().dump_log(onward(&metadata, request)).await;
+            return Ok(way.heed(answer)?.map(|records| Box::pin(records) as dump::Log));
+        }
+        dump::log(&self.0, &request).map(Response::new)
     }
 
     async fn dump_view(
         &self,
         request: Request<DumpViewRequest>,
     ) -> Result<Response<Self::DumpViewStream>, Status> {
-        dump::view(&self.0, &request.into_inner()).map(Response::new)
+        let (metadata, _, request) = request.into_parts();
+        if let Some(nodes) = self.0.elsewhere(&metadata, &request.cls_id, request.partition_id) {
+            let way = self.0.way(&nodes).await?;
+            let answer = way.admin().dump_view(onward(&metadata, request)).await;
+            return Ok(way.heed(answer)?.map(|text| Box::pin(text) as dump::Text));
+        }
+        dump::view(&self.0, &request).map(Response::new)
     }
 
     async fn get_node(&self, _: Request<GetNodeRequest>) -> Result<Response<GetNodeResponse>, Status> {

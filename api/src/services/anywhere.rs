@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::{FutureExt as _, TryStreamExt as _};
 use odgm_log::NodeId;
-use odgm_proto::metadata::{CAUSE, CONSISTENCY, DEPTH, LEADER, REQUEST_ID, TRACEPARENT, VERSION};
+use odgm_proto::metadata::{LEADER, VERSION};
 use odgm_proto::oprc::data_service_server::DataService;
 use odgm_proto::oprc::{
     BatchSetValuesRequest, CapabilitiesRequest, CapabilitiesResponse, EmptyResponse, ListObjectsRequest,
@@ -29,9 +29,6 @@ use crate::status::{self, NODES, OFFSET, OUTCOME, not_applied};
 
 /// How long another node may take where the client does not say how long it waits.
 const PATIENCE: Duration = Duration::from_secs(10);
-
-/// Metadata that travels with a request.
-const ASKED: [&str; 5] = [CAUSE, CONSISTENCY, DEPTH, REQUEST_ID, TRACEPARENT];
 
 /// Metadata that travels with an answer.
 const ANSWERED: [&str; 5] = [LEADER, NODES, OFFSET, OUTCOME, VERSION];
@@ -119,7 +116,7 @@ impl Anywhere {
         }
         let passed = Passed {
             method: method.name.to_owned(),
-            metadata: pick(&metadata, &ASKED),
+            metadata: pick(&metadata, &request::PASSED_ON),
             message: message.encode_to_vec().into(),
         };
         let passed = Bytes::from(passed.encode_to_vec());

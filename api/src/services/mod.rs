@@ -6,6 +6,7 @@ pub(crate) mod command;
 mod data;
 mod function;
 mod list;
+mod relay;
 mod streams;
 mod writes;
 
@@ -28,6 +29,8 @@ pub(crate) use self::function::Functions;
 pub(crate) use self::streams::Streams;
 pub(crate) use self::writes::Writes;
 
+use self::relay::Relay;
+
 use crate::config::Limits;
 use crate::convert::Rules;
 use crate::identity::{self, Rule};
@@ -46,6 +49,7 @@ pub(crate) struct Shared {
     pub(crate) stop: CancellationToken,
     subscriptions: Arc<Semaphore>,
     heavy: Arc<Semaphore>,
+    relay: Relay,
 }
 
 impl Shared {
@@ -53,7 +57,7 @@ impl Shared {
         let rules = Rules { identity: Rule { max: limits.id_bytes }, max_entries: limits.request_entries };
         let subscriptions = Arc::new(Semaphore::new(limits.subscriptions));
         let heavy = Arc::new(Semaphore::new(HEAVY_AT_ONCE));
-        Self { manager, limits, rules, stop, subscriptions, heavy }
+        Self { manager, limits, rules, stop, subscriptions, heavy, relay: Relay::default() }
     }
 
     /// A partition that serves. The id is as it came over the wire.
@@ -109,6 +113,12 @@ impl Shared {
             Some(id) => Ok(vec![self.partition(class, id)?]),
             None => self.collection(class)?.partitions().map(|found| found.map_err(|e| lookup(&e))).collect(),
         }
+    }
+
+    /// The numbers of some partitions of a collection: the one asked for, or all.
+    fn indexes(&self, class: &str, id: Option<u32>) -> Result<Vec<u32>, Status> {
+        let collection = self.collection(class)?;
+        Ok(id.map_or_else(|| (0..collection.partition_count()).collect(), |id| vec![id]))
     }
 
     /// Makes a command a record; the answer is what it means to whoever asked for it.

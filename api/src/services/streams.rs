@@ -2,6 +2,7 @@
 
 mod event;
 mod history;
+mod spread;
 mod subscription;
 
 use std::sync::Arc;
@@ -19,6 +20,7 @@ use odgm_replication::{Consistency, Partition, StreamError};
 use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::{Request, Response, Status};
 
+use super::relay::onward;
 use super::{Shared, blocking};
 use crate::convert::obj_data;
 use crate::identity::Kind;
@@ -33,14 +35,15 @@ pub(crate) struct Streams(pub(crate) Arc<Shared>);
 
 #[tonic::async_trait]
 impl Service for Streams {
-    type SubscribeStream = subscription::Subscription;
+    type SubscribeStream = spread::Responses;
     type HistoryStream = history::History;
 
     async fn subscribe(
         &self,
         request: Request<SubscribeRequest>,
     ) -> Result<Response<Self::SubscribeStream>, Status> {
-        subscription::open(&self.0, request.into_inner()).await.map(Response::new)
+        let (metadata, _, request) = request.into_parts();
+        spread::open(&self.0, &metadata, request).await.map(Response::new)
     }
 
     async fn history(
@@ -48,11 +51,20 @@ impl Service for Streams {
         request: Request<HistoryRequest>,
     ) -> Result<Response<Self::HistoryStream>, Status> {
         let (metadata, _, request) = request.into_parts();
+        if let Some(nodes) = self.0.elsewhere(&metadata, &request.cls_id, request.partition_id) {
+            let way = self.0.way(&nodes).await?;
+            let answer = way.streams().history(onward(&metadata, request)).await;
+            return Ok(way.heed(answer)?.map(|events| Box::pin(events) as history::History));
+        }
         history::open(&self.0, &metadata, request).await.map(Response::new)
     }
 
     async fn get_at(&self, request: Request<GetAtRequest>) -> Result<Response<GetAtResponse>, Status> {
         let (metadata, _, request) = request.into_parts();
+        if let Some(nodes) = self.0.elsewhere(&metadata, &request.cls_id, request.partition_id) {
+            let way = self.0.way(&nodes).await?;
+            return way.heed(way.streams().get_at(onward(&metadata, request)).await);
+        }
         let id = self.0.rules.identity.check(Kind::Object, request.object_id)?;
         let at =
             request.at.ok_or_else(|| Status::invalid_argument("at required: expected offset or time_ms"))?;
@@ -65,6 +77,10 @@ impl Service for Streams {
         request: Request<MoveCursorRequest>,
     ) -> Result<Response<MoveCursorResponse>, Status> {
         let (metadata, _, request) = request.into_parts();
+        if let Some(nodes) = self.0.elsewhere(&metadata, &request.cls_id, request.partition_id) {
+            let way = self.0.way(&nodes).await.map_err(not_applied)?;
+            return way.heed_write(way.streams().move_cursor(onward(&metadata, request)).await);
+        }
         let partition = self.0.partition(&request.cls_id, request.partition_id).map_err(not_applied)?;
         let offset = Offset(request.offset);
         if offset > partition.head() {
@@ -89,6 +105,10 @@ impl Service for Streams {
         request: Request<DropCursorRequest>,
     ) -> Result<Response<DropCursorResponse>, Status> {
         let (metadata, _, request) = request.into_parts();
+        if let Some(nodes) = self.0.elsewhere(&metadata, &request.cls_id, request.partition_id) {
+            let way = self.0.way(&nodes).await.map_err(not_applied)?;
+            return way.heed_write(way.streams().drop_cursor(onward(&metadata, request)).await);
+        }
         let partition = self.0.partition(&request.cls_id, request.partition_id).map_err(not_applied)?;
         let dropped = CursorMoved { name: request.name, position: None, allowed_lag: 0 };
         self.put_cursor(&metadata, &partition, dropped).await?;
@@ -99,24 +119,22 @@ impl Service for Streams {
         &self,
         request: Request<ListCursorsRequest>,
     ) -> Result<Response<ListCursorsResponse>, Status> {
-        let request = request.into_inner();
-        let partitions = self.0.partitions(&request.cls_id, request.partition_id)?;
-        let cursors = blocking(move || {
-            let mut cursors = Vec::new();
-            for partition in partitions {
-                let head_offset = partition.head().get();
-                let found = partition.view().cursors().map_err(|error| status::from_view(&error))?;
-                cursors.extend(found.into_iter().map(|cursor| NamedCursor {
-                    partition_id: partition.index(),
-                    name: cursor.name,
-                    offset: cursor.position.get(),
-                    allowed_lag: cursor.allowed_lag,
-                    head_offset,
-                }));
-            }
-            Ok(cursors)
-        });
-        Ok(Response::new(ListCursorsResponse { cursors: cursors.await? }))
+        let (metadata, _, request) = request.into_parts();
+        let mut here = Vec::new();
+        let mut cursors = Vec::new();
+        for id in self.0.indexes(&request.cls_id, request.partition_id)? {
+            let Some(nodes) = self.0.elsewhere(&metadata, &request.cls_id, id) else {
+                here.push(self.0.partition(&request.cls_id, id)?);
+                continue;
+            };
+            let way = self.0.way(&nodes).await?;
+            let of_one = ListCursorsRequest { partition_id: Some(id), ..request.clone() };
+            let answer = way.heed(way.streams().list_cursors(onward(&metadata, of_one)).await)?;
+            cursors.extend(answer.into_inner().cursors);
+        }
+        cursors.extend(blocking(move || cursors_of(&here)).await?);
+        cursors.sort_by_key(|cursor| cursor.partition_id);
+        Ok(Response::new(ListCursorsResponse { cursors }))
     }
 }
 
@@ -132,6 +150,22 @@ impl Streams {
             self.0.rules.identity.check(Kind::Cursor, moved.name).map_err(|e| not_applied(e.into()))?;
         self.0.propose(partition, Payload { cause, body: Body::CursorMoved(moved) }).await.map(drop)
     }
+}
+
+fn cursors_of(partitions: &[Arc<Partition>]) -> Result<Vec<NamedCursor>, Status> {
+    let mut cursors = Vec::new();
+    for partition in partitions {
+        let head_offset = partition.head().get();
+        let found = partition.view().cursors().map_err(|error| status::from_view(&error))?;
+        cursors.extend(found.into_iter().map(|cursor| NamedCursor {
+            partition_id: partition.index(),
+            name: cursor.name,
+            offset: cursor.position.get(),
+            allowed_lag: cursor.allowed_lag,
+            head_offset,
+        }));
+    }
+    Ok(cursors)
 }
 
 fn get_at(partition: &Partition, id: &str, at: At) -> Result<GetAtResponse, Status> {

@@ -1,5 +1,7 @@
 //! `odgm.v1.Writes`: many writes without a round trip each.
 
+mod relayed;
+
 use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
@@ -14,8 +16,10 @@ use odgm_proto::odgm::v1::write_response::Result as Outcome;
 use odgm_proto::odgm::v1::writes_server::Writes as Service;
 use odgm_proto::odgm::v1::{Refused, WriteRequest, WriteResponse, Written};
 use tokio_util::sync::WaitForCancellationFutureOwned;
+use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, Streaming};
 
+use self::relayed::Relayed;
 use super::{Shared, command};
 use crate::request;
 use crate::status::{self, is_not_applied, not_applied};
@@ -33,10 +37,13 @@ impl Service for Writes {
     ) -> Result<Response<Self::WriteStream>, Status> {
         let (metadata, _, requests) = request.into_parts();
         let cause = request::cause(&metadata).map_err(not_applied)?;
+        let window = Arc::default();
         Ok(Response::new(Acknowledgements {
             cause,
             requests: Some(requests),
-            window: Arc::default(),
+            relayed: Relayed::new(Arc::clone(&self.0), metadata.clone(), Arc::clone(&window)),
+            metadata,
+            window,
             failed: None,
             stop: Box::pin(self.0.stop.clone().cancelled_owned()),
             shared: Arc::clone(&self.0),
@@ -52,6 +59,9 @@ pub(crate) struct Acknowledgements {
     shared: Arc<Shared>,
     /// What all requests of the stream share.
     cause: Cause,
+    metadata: MetadataMap,
+    /// What is not on this node.
+    relayed: Relayed,
     /// None once they have ended.
     requests: Option<Streaming<WriteRequest>>,
     window: Arc<Window>,
@@ -106,7 +116,12 @@ impl Acknowledgements {
         status::unreadable(&status, self.shared.limits.request_bytes).map_or(status, not_applied)
     }
 
-    fn take(&self, request: WriteRequest) {
+    fn take(&mut self, request: WriteRequest) {
+        let nodes = place(request.operation.as_ref())
+            .and_then(|(class, partition)| self.shared.elsewhere(&self.metadata, class, partition));
+        if let Some(nodes) = nodes {
+            return self.relayed.send(nodes, request);
+        }
         let WriteRequest { sequence, operation, request_id } = request;
         let mut cause = self.cause.clone();
         let prepared = request_id.as_deref().map(request::request_id).transpose().and_then(|request_id| {
@@ -129,6 +144,17 @@ impl Acknowledgements {
             }
         }
     }
+}
+
+/// The collection and partition of a write, as they came over the wire.
+fn place(operation: Option<&Operation>) -> Option<(&str, i64)> {
+    Some(match operation? {
+        Operation::Set(request) | Operation::Merge(request) => (&request.cls_id, request.partition_id.into()),
+        Operation::Delete(request) => (&request.cls_id, request.partition_id.into()),
+        Operation::SetValue(request) => (&request.cls_id, request.partition_id.into()),
+        Operation::DeleteValue(request) => (&request.cls_id, request.partition_id.into()),
+        Operation::BatchSetValues(request) => (&request.cls_id, request.partition_id.into()),
+    })
 }
 
 fn checked(shared: &Shared, operation: Option<Operation>) -> Result<command::Command, Status> {

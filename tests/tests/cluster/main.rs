@@ -2,6 +2,7 @@
 
 mod catching_up;
 mod chaos;
+mod elsewhere;
 mod failover;
 mod load;
 mod membership;

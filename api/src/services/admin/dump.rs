@@ -22,7 +22,7 @@ use crate::status;
 pub(crate) type Log = Pin<Box<dyn Stream<Item = Result<LogRecord, Status>> + Send>>;
 
 /// The text of a view, in pieces.
-pub(crate) type Text = ReceiverStream<Result<DumpViewResponse, Status>>;
+pub(crate) type Text = Pin<Box<dyn Stream<Item = Result<DumpViewResponse, Status>> + Send>>;
 
 /// Records and payload bytes that are read at once.
 const CHUNK: ReadLimit = ReadLimit { records: 256, bytes: 1 << 20 };
@@ -83,7 +83,7 @@ pub(super) fn view(shared: &Arc<Shared>, request: &DumpViewRequest) -> Result<Te
             drop(sender.send(Err(status)).await);
         }
     });
-    Ok(ReceiverStream::new(pieces))
+    Ok(Box::pin(ReceiverStream::new(pieces)))
 }
 
 /// Sends what is written in pieces of whole characters, and waits while the client does not read.

@@ -55,6 +55,7 @@ pub(super) async fn open(shared: &Arc<Shared>, request: SubscribeRequest) -> Res
     let heartbeat = heartbeat(request.heartbeat_ms)?;
     let selection = Arc::new(Selection::checked(&shared.rules, request.filter, request.with_values)?);
     let partitions = partitions(shared, &request.cls_id, &request.partitions)?;
+    check_start(request.from.as_ref(), partitions.len())?;
     let starts = starts(shared, request.from, &partitions)?;
     for (partition, start) in partitions.iter().zip(&starts) {
         if request.until_current || start.may_be_behind(partition) {
@@ -139,22 +140,27 @@ impl Start {
     }
 }
 
+/// Refuses a beginning that so many partitions cannot have.
+pub(super) fn check_start(from: Option<&Begin>, partitions: usize) -> Result<(), Status> {
+    match from {
+        Some(Begin::Offset(_)) if partitions != 1 => Err(Status::invalid_argument(format!(
+            "an offset is a place in one partition, and {partitions} are asked for: expected a single partition, or \
+             earliest, latest, time_ms, cursors or named_cursor"
+        ))),
+        _ => Ok(()),
+    }
+}
+
 fn starts(shared: &Shared, from: Option<Begin>, partitions: &[Arc<Partition>]) -> Result<Vec<Start>, Status> {
     let all = |start| partitions.iter().map(|_| Start::At(start)).collect();
     Ok(match from {
         None | Some(Begin::Latest(_)) => all(StartPoint::Latest),
         Some(Begin::Earliest(_)) => all(StartPoint::Earliest),
         Some(Begin::TimeMs(millis)) => all(StartPoint::Time(Timestamp::from_millis(millis))),
-        Some(Begin::Offset(offset)) if partitions.len() == 1 => all(StartPoint::Offset(Offset(offset))),
-        Some(Begin::Offset(_)) => {
-            return Err(Status::invalid_argument(format!(
-                "an offset is a place in one partition, and {} are asked for: expected a single partition, or \
-                 earliest, latest, time_ms, cursors or named_cursor",
-                partitions.len()
-            )));
-        }
+        Some(Begin::Offset(offset)) => all(StartPoint::Offset(Offset(offset))),
         Some(Begin::Cursors(cursors)) => {
-            let places = places(&cursors.cursors, partitions)?;
+            let groups: Vec<_> = partitions.iter().map(|partition| partition.group()).collect();
+            let places = places(&cursors.cursors, &groups)?;
             let start = |partition: &Arc<Partition>| {
                 places.get(&partition.group()).map_or(StartPoint::Earliest, |at| StartPoint::After(*at))
             };
@@ -168,14 +174,14 @@ fn starts(shared: &Shared, from: Option<Begin>, partitions: &[Arc<Partition>]) -
 }
 
 /// The place of each cursor, by group. Each has to be of one of the partitions, and no two of the same.
-fn places(
+pub(super) fn places(
     cursors: &[impl AsRef<[u8]>],
-    partitions: &[Arc<Partition>],
+    groups: &[GroupId],
 ) -> Result<HashMap<GroupId, Offset>, Status> {
     let mut places = HashMap::with_capacity(cursors.len());
     for cursor in cursors {
         let place = Place::decode(cursor.as_ref())?;
-        if !partitions.iter().any(|partition| partition.group() == place.group) {
+        if !groups.contains(&place.group) {
             return Err(Status::invalid_argument(format!(
                 "a cursor is of group {}, which is none of the partitions asked for: expected cursors of these \
                  partitions",

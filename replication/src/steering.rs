@@ -180,7 +180,7 @@ impl Manager {
             });
             match dismissed.await {
                 Ok(()) if entry.state == NodeState::Leaving => {
-                    tracing::info!(%node, "the node has left the cluster")
+                    tracing::info!(%node, "the node has left the cluster");
                 }
                 Ok(()) => tracing::info!(%node, "the node begins anew with another data directory"),
                 Err(error) => tracing::warn!(%node, %error, "the node is let go later"),

@@ -115,12 +115,7 @@ impl Group {
             founds,
         } = member;
         let incoming = Arc::new(Incoming::new(&place.snapshots));
-        let (log, machine) = blocking(move || {
-            let log = Log::open(store, id)?;
-            let machine = Machine::open(log.clone(), place)?;
-            Ok::<_, io::Error>((log, machine))
-        })
-        .await?;
+        let (log, machine) = open(store, id, place).await?;
         let fence = Fence::new(!founds && log.is_new());
         let config = Arc::new(config(id, timing)?);
         let silence = Silence::default();
@@ -152,13 +147,7 @@ impl Group {
             queue: weak,
         };
         tasks.push(tokio::spawn(proposer.run(queue)));
-        let mut failure = machine.failure();
-        tokio::spawn(async move {
-            // An error says that the member has gone, and not failed.
-            if failure.wait_for(Option::is_some).await.is_ok() {
-                failures.send_replace(());
-            }
-        });
+        tell_of_failure(&machine, failures);
         let (arrived, closed) = (Mutex::default(), Mutex::default());
         let (tasks, runtime) = (Mutex::new(tasks), Handle::current());
         Ok(Arc::new(Self {
@@ -496,6 +485,26 @@ impl Replicator for Arc<Group> {
     fn has_failed(&self) -> bool {
         self.machine.failure().borrow().is_some()
     }
+}
+
+/// Opens the log and the view of a group.
+async fn open(store: LogStore, id: GroupId, place: Place) -> io::Result<(Log, Machine)> {
+    blocking(move || {
+        let log = Log::open(store, id)?;
+        let machine = Machine::open(log.clone(), place)?;
+        Ok((log, machine))
+    })
+    .await
+}
+
+fn tell_of_failure(machine: &Machine, failures: watch::Sender<()>) {
+    let mut failure = machine.failure();
+    tokio::spawn(async move {
+        // An error says that the member has gone, and not failed.
+        if failure.wait_for(Option::is_some).await.is_ok() {
+            failures.send_replace(());
+        }
+    });
 }
 
 /// Who leads, once that is known; nobody if it is not in time.

@@ -385,11 +385,11 @@ mod tests {
         let nodes = [2, 3, 1].map(NodeId).to_vec();
         let expected =
             Placement { group: GroupId(3), replicas: nodes.clone(), founders: nodes, moving: None };
-        assert_eq!(placements(&entry), [expected.clone()]);
+        assert_eq!(placements(&entry), std::slice::from_ref(&expected));
 
-        let definition = Definition::from_catalogue(entry.definition.clone()).expect("valid");
+        let definition = Definition::from_catalogue(entry.definition).expect("valid");
         let moving = placement(&[2, 3, 4], Some(&[2, 3, 1]));
-        let placed = Placed { definition, partitions: vec![expected, moving.clone()], created: Timestamp(5) };
+        let placed = Placed { definition, partitions: vec![expected, moving], created: Timestamp(5) };
         let (key, value) = collection_entry("a", &placed);
         assert_eq!(key, "collection/a");
         let read: CollectionEntry = serde_json::from_slice(&value.data).expect("readable");

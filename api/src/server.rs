@@ -50,7 +50,7 @@ const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(15);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// The requests that make records. A refusal or a missed deadline of one says what became of it.
-const WRITES: [&str; 12] = [
+const WRITES: [&str; 18] = [
     "/oprc.DataService/Set",
     "/oprc.DataService/SetValue",
     "/oprc.DataService/BatchSetValues",
@@ -63,6 +63,12 @@ const WRITES: [&str; 12] = [
     "/odgm.v1.Admin/CreateCollection",
     "/odgm.v1.Admin/DeleteCollection",
     "/odgm.v1.Admin/Restore",
+    "/odgm.v1.Admin/AddNode",
+    "/odgm.v1.Admin/RemoveNode",
+    "/odgm.v1.Admin/ReplaceNode",
+    "/odgm.v1.Admin/ReadmitNode",
+    "/odgm.v1.Admin/Rebalance",
+    "/odgm.v1.Admin/MoveLeaders",
 ];
 
 /// Every service with a health of its own; the empty name is the whole node.

@@ -22,6 +22,9 @@ pub const OFFSET: &str = "odgm-offset";
 /// In the metadata of `OUT_OF_RANGE` where records have been trimmed: the first offset whose record is kept.
 pub const FIRST_OFFSET: &str = "odgm-first-offset";
 
+/// In the metadata of a refusal by a node that has not the partition: the nodes that have it, by commas.
+pub const NODES: &str = "odgm-nodes";
+
 /// How long clients should wait before they try again.
 const RETRY_AFTER: Duration = Duration::from_millis(200);
 
@@ -90,6 +93,16 @@ pub(crate) fn tell_leader(mut status: Status, leader: NodeId, address: Option<&s
     // Numbers and addresses are plain text.
     if let Ok(leader) = leader.parse() {
         status.metadata_mut().insert(metadata::LEADER, leader);
+    }
+    status
+}
+
+/// Says which nodes have what this one has not.
+pub(crate) fn tell_nodes(mut status: Status, nodes: &[NodeId]) -> Status {
+    let nodes: Vec<_> = nodes.iter().map(ToString::to_string).collect();
+    // Numbers are plain text.
+    if let Ok(nodes) = nodes.join(",").parse() {
+        status.metadata_mut().insert(NODES, nodes);
     }
     status
 }

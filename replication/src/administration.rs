@@ -11,6 +11,7 @@ use crate::catalogue::Catalogue;
 use crate::collection::Collection;
 use crate::definition::{Definition, Invalid};
 use crate::manager::{Manager, OpenError};
+use crate::plans::PlanError;
 use crate::proposal::ProposeError;
 use crate::reading::ReadError;
 
@@ -42,6 +43,9 @@ pub enum CatalogueError {
     /// The record was not made, or it is unknown whether it was.
     #[error(transparent)]
     Propose(#[from] ProposeError),
+    /// The nodes of the cluster do not allow it.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
     /// Whether the catalogue here is up to date cannot be told.
     #[error(transparent)]
     Unconfirmed(#[from] ReadError),
@@ -154,9 +158,14 @@ impl Manager {
         groups: &[GroupId],
         replicas: &[NodeId],
     ) -> Result<(), CatalogueError> {
-        self.edit(|_, catalogue| {
+        self.edit(|manager, catalogue| {
             if catalogue.collections.contains_key(&definition.name) {
                 return Err(CatalogueError::AlreadyExists(definition.name.clone()));
+            }
+            // Nobody takes it off a node that was told to leave while the data came.
+            let places = manager.places(catalogue);
+            if let Some(leaving) = replicas.iter().find(|node| !places.contains(node)) {
+                return Err(PlanError::IsLeaving(*leaving).into());
             }
             Ok(Some(catalogue.create_restored(definition, groups, replicas, Timestamp::now())))
         })
@@ -165,7 +174,7 @@ impl Manager {
 
     /// Changes the catalogue as it is now, and makes this node match it. `make` says how, or that nothing is to be done;
     /// it is asked again if somebody else changes the catalogue at the same moment.
-    async fn edit(
+    pub(crate) async fn edit(
         self: &Arc<Self>,
         mut make: impl FnMut(&Self, &Catalogue) -> Result<Option<Payload>, CatalogueError>,
     ) -> Result<(), CatalogueError> {
@@ -198,7 +207,7 @@ impl Manager {
         }
         // The catalogue itself takes records when space is low, so that collections can be deleted.
         self.catalogue.require_space()?;
-        let nodes = self.places();
+        let nodes = self.places(catalogue);
         if nodes.len() < definition.replicas {
             tracing::warn!(
                 collection = %definition.name,

@@ -4,13 +4,14 @@
 //! change it at once cannot both win. Its entries:
 //!
 //! ```text
-//! collection/NAME     JSON: the definition, and of each partition the group and the nodes it is on
+//! collection/NAME     JSON: the definition, and of each partition the group, the nodes it is to be on, and where it comes from
 //! bootstrapped/NAME   empty: once proposed by ODGM_COLLECTION; a deleted collection does not come back
 //! next-group          decimal: the next group id to give out
-//! node/ID             JSON: who the node is and where clients reach it
+//! node/ID             JSON: who the node is, where clients reach it, and whether it stays
 //! ```
 //!
 //! Group ids are never given out again, so a group below the next one that no collection has is one whose data can go.
+//! Where partitions are to be is what the catalogue says; the leader of each group makes it so, and then notes that it is.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -22,6 +23,7 @@ use odgm_proto::oprc::CreateCollectionRequest;
 use serde::{Deserialize, Serialize};
 
 use crate::definition::Definition;
+use crate::raft::CLUSTER;
 
 /// The id of the catalogue's object in group 0.
 pub const OBJECT: &str = "catalogue";
@@ -41,16 +43,66 @@ pub(crate) struct Catalogue {
     next_group: u32,
 }
 
-/// A collection and the groups of its partitions.
+/// A collection and where its partitions are.
 #[derive(Clone, Debug)]
 pub(crate) struct Placed {
     pub(crate) definition: Definition,
-    pub(crate) groups: Vec<GroupId>,
-    /// The nodes that each partition is on, the one that is to lead first.
-    pub(crate) replicas: Vec<Vec<NodeId>>,
-    /// Whether the first of them has begun with the data of a backup: nobody else may make the group.
+    pub(crate) partitions: Vec<Placement>,
+    /// Whether the first node of each has begun with the data of a backup: nobody else may make the group.
     pub(crate) restored: bool,
     pub(crate) created: Timestamp,
+}
+
+/// Where a partition is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Placement {
+    pub(crate) group: GroupId,
+    /// The nodes that it is to be on, the one that is to lead first. Empty on a node alone: it is there.
+    pub(crate) replicas: Vec<NodeId>,
+    /// The nodes that may make the group. Empty once it is known to have been made and was moved: a node that comes to it
+    /// later must not make another one under its id.
+    pub(crate) founders: Vec<NodeId>,
+    /// Set from when its replicas are changed to when they are where they are to be.
+    pub(crate) moving: Option<Moving>,
+}
+
+/// A change of a partition's replicas that is under way.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Moving {
+    /// The nodes that had it before, and keep it until the change is done.
+    #[serde(with = "numbers")]
+    pub(crate) from: Vec<NodeId>,
+    /// The version of the catalogue that the change was made on: no two changes of a partition are the same.
+    pub(crate) since: u64,
+}
+
+impl Placement {
+    /// Of a new partition.
+    fn new(group: GroupId, replicas: Vec<NodeId>) -> Self {
+        Self { group, founders: replicas.clone(), replicas, moving: None }
+    }
+
+    /// Whether a node has the partition, or is to have it.
+    pub(crate) fn is_on(&self, node: NodeId) -> bool {
+        self.replicas.is_empty() || self.replicas.contains(&node) || self.comes_from(node)
+    }
+
+    fn comes_from(&self, node: NodeId) -> bool {
+        self.moving.as_ref().is_some_and(|moving| moving.from.contains(&node))
+    }
+
+    /// Whether a node is to have the partition and perhaps has not all of it yet.
+    pub(crate) fn is_joined_by(&self, node: NodeId) -> bool {
+        self.moving.is_some() && self.replicas.contains(&node) && !self.comes_from(node)
+    }
+
+    /// The nodes that have the partition: those that keep it, those that it leaves, and those that it comes to.
+    pub(crate) fn holders(&self) -> Vec<NodeId> {
+        let Some(Moving { from, .. }) = &self.moving else { return self.replicas.clone() };
+        let (keep, come): (Vec<_>, Vec<_>) = self.replicas.iter().partition(|node| from.contains(node));
+        let leave = from.iter().filter(|node| !self.replicas.contains(node));
+        keep.into_iter().chain(leave.copied()).chain(come).collect()
+    }
 }
 
 /// An entry of the catalogue that cannot be read.
@@ -68,17 +120,16 @@ struct CollectionEntry {
     /// Missing where a lone node wrote it before there were clusters: then all are on that node.
     #[serde(default)]
     replicas: Vec<Vec<u64>>,
+    /// Of partitions that were moved, by number; those of others are their replicas.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    founders: BTreeMap<usize, Vec<u64>>,
+    /// Of partitions that are being moved, by number.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    moving: BTreeMap<usize, Moving>,
     /// The first node of each partition has begun with the data of a backup.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     restored: bool,
     created_us: u64,
-}
-
-impl CollectionEntry {
-    fn value(&self) -> Value {
-        // Maps with string keys and plain numbers always have a JSON form.
-        Value::bytes(serde_json::to_vec(self).unwrap_or_default())
-    }
 }
 
 /// A node as the others know it.
@@ -91,6 +142,46 @@ pub struct NodeEntry {
     pub address: String,
     /// Made with its data directory: another one under the same id is a wiped disk, and is refused.
     pub incarnation: String,
+    /// Whether it stays.
+    #[serde(default, skip_serializing_if = "NodeState::is_member")]
+    pub state: NodeState,
+}
+
+/// Whether a node stays in the cluster.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NodeState {
+    /// It does, and takes partitions.
+    #[default]
+    Member,
+    /// Its partitions go to other nodes, and then it leaves.
+    Leaving,
+    /// Its disk was lost. Once no group counts on it any more it begins anew with another data directory.
+    Readmitting {
+        /// The one that it begins anew with.
+        incarnation: String,
+    },
+}
+
+impl NodeState {
+    /// Whether it stays as it is.
+    pub fn is_member(&self) -> bool {
+        *self == Self::Member
+    }
+}
+
+/// Nodes as their numbers.
+mod numbers {
+    use odgm_log::NodeId;
+    use serde::{Deserialize as _, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(nodes: &[NodeId], serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(nodes.iter().map(|node| node.0))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<NodeId>, D::Error> {
+        Ok(Vec::<u64>::deserialize(deserializer)?.into_iter().map(NodeId).collect())
+    }
 }
 
 impl Catalogue {
@@ -110,12 +201,12 @@ impl Catalogue {
     fn read_entry(&mut self, key: &str, data: &[u8]) -> Result<(), String> {
         if let Some(name) = key.strip_prefix(COLLECTION) {
             let entry: CollectionEntry = serde_json::from_slice(data).map_err(|error| error.to_string())?;
+            let partitions = placements(&entry);
             let definition =
                 Definition::from_catalogue(entry.definition).map_err(|error| error.to_string())?;
             let placed = Placed {
                 definition,
-                groups: entry.groups.into_iter().map(GroupId).collect(),
-                replicas: entry.replicas.into_iter().map(|on| on.into_iter().map(NodeId).collect()).collect(),
+                partitions,
                 restored: entry.restored,
                 created: Timestamp(entry.created_us),
             };
@@ -140,16 +231,29 @@ impl Catalogue {
         self.bootstrapped.contains(name)
     }
 
-    /// Whether a group was given out and belongs to no collection (any more).
-    pub(crate) fn is_stray(&self, group: GroupId) -> bool {
+    /// Whether a group was given out and is of no collection, or not on this node, (any more).
+    pub(crate) fn is_stray(&self, group: GroupId, node: NodeId) -> bool {
         group != GroupId::CATALOGUE
             && group.get() < self.next_group
-            && !self.collections.values().any(|placed| placed.groups.contains(&group))
+            && !self.placements().any(|(_, _, placed)| placed.group == group && placed.is_on(node))
+    }
+
+    /// Every partition with the name of its collection and its number, in a fixed order.
+    pub(crate) fn placements(&self) -> impl Iterator<Item = (&str, usize, &Placement)> {
+        self.collections.iter().flat_map(|(name, placed)| {
+            let numbered = placed.partitions.iter().enumerate();
+            numbered.map(move |(number, placement)| (name.as_str(), number, placement))
+        })
     }
 
     /// How many partitions there are in all collections.
     pub(crate) fn partitions(&self) -> usize {
-        self.collections.values().map(|placed| placed.groups.len()).sum()
+        self.collections.values().map(|placed| placed.partitions.len()).sum()
+    }
+
+    /// Counts its changes.
+    pub(crate) fn version(&self) -> u64 {
+        self.version
     }
 
     /// The record that creates a collection, and gives its partitions their groups and places among `nodes`.
@@ -160,16 +264,17 @@ impl Catalogue {
         bootstrap: bool,
         now: Timestamp,
     ) -> Payload {
-        let groups: Vec<u32> = (self.next_group..).take(definition.partitions as usize).collect();
+        let groups = (self.next_group..).take(definition.partitions as usize).map(GroupId);
         let next = self.next_group + definition.partitions;
-        let replicas =
-            groups.iter().map(|group| place(GroupId(*group), definition.replicas, nodes)).collect();
-        let definition_wire = definition.wire.clone();
-        let restored = false;
-        let entry =
-            CollectionEntry { definition: definition_wire, groups, replicas, restored, created_us: now.0 };
+        let partitions = groups.zip(self.places(definition, nodes)).map(|(group, on)| Placement::new(group, on));
+        let placed = Placed {
+            definition: definition.clone(),
+            partitions: partitions.collect(),
+            restored: false,
+            created: now,
+        };
         let mut puts = vec![
-            (format!("{COLLECTION}{}", definition.name), entry.value()),
+            collection_entry(&definition.name, &placed),
             (NEXT_GROUP.to_owned(), Value::bytes(next.to_string())),
         ];
         if bootstrap {
@@ -184,7 +289,7 @@ impl Catalogue {
         let mut distinct = wanted.to_vec();
         distinct.sort_unstable();
         distinct.dedup();
-        let is_free = |group: &GroupId| group.get() >= self.next_group && group.get() < GroupId::LAST.get();
+        let is_free = |group: &GroupId| (self.next_group..CLUSTER.get()).contains(&group.get());
         let groups: Vec<GroupId> = if distinct.len() == count as usize
             && wanted.len() == distinct.len()
             && wanted.iter().all(is_free)
@@ -205,15 +310,9 @@ impl Catalogue {
         replicas: &[NodeId],
         now: Timestamp,
     ) -> Payload {
-        let nodes: Vec<u64> = replicas.iter().map(|node| node.0).collect();
-        let entry = CollectionEntry {
-            definition: definition.wire.clone(),
-            groups: groups.iter().map(|group| group.get()).collect(),
-            replicas: vec![nodes; groups.len()],
-            restored: true,
-            created_us: now.0,
-        };
-        self.change(vec![(format!("{COLLECTION}{}", definition.name), entry.value())], Vec::new())
+        let partitions = groups.iter().map(|group| Placement::new(*group, replicas.to_vec())).collect();
+        let placed = Placed { definition: definition.clone(), partitions, restored: true, created: now };
+        self.change(vec![collection_entry(&definition.name, &placed)], Vec::new())
     }
 
     /// The record that deletes a collection.
@@ -224,9 +323,20 @@ impl Catalogue {
 
     /// The record that says who a node is.
     pub(crate) fn register(&self, node: NodeId, entry: &NodeEntry) -> Payload {
-        // Plain text always has a JSON form.
-        let json = serde_json::to_vec(entry).unwrap_or_default();
-        self.change(vec![(format!("{NODE}{node}"), Value::bytes(json))], Vec::new())
+        self.change(vec![node_entry(node, entry)], Vec::new())
+    }
+
+    /// The record that says something else of collections and nodes, and forgets others.
+    pub(crate) fn edit(
+        &self,
+        collections: impl IntoIterator<Item = (String, Placed)>,
+        nodes: impl IntoIterator<Item = (NodeId, NodeEntry)>,
+        forgotten: impl IntoIterator<Item = NodeId>,
+    ) -> Payload {
+        let collections = collections.into_iter().map(|(name, placed)| collection_entry(&name, &placed));
+        let nodes = nodes.into_iter().map(|(node, entry)| node_entry(node, &entry));
+        let forgotten = forgotten.into_iter().map(|node| format!("{NODE}{node}"));
+        self.change(collections.chain(nodes).collect(), forgotten.collect())
     }
 
     fn change(&self, mut puts: Vec<(String, Value)>, mut deletes: Vec<String>) -> Payload {
@@ -244,9 +354,110 @@ impl Catalogue {
     }
 }
 
-/// The nodes of a new group: neighbours in the circle of all, so that groups with consecutive ids spread replicas and
-/// leaders evenly. Fewer than asked for where there are not so many.
-fn place(group: GroupId, replicas: usize, nodes: &[NodeId]) -> Vec<u64> {
-    let first = group.get() as usize;
-    (0..replicas.min(nodes.len())).map(|n| nodes[(first + n) % nodes.len()].0).collect()
+fn placements(entry: &CollectionEntry) -> Vec<Placement> {
+    let nodes = |numbers: &[u64]| numbers.iter().copied().map(NodeId).collect::<Vec<_>>();
+    let replicas = entry.replicas.iter().map(|on| nodes(on)).chain(std::iter::repeat(Vec::new()));
+    let placed = entry.groups.iter().zip(replicas).enumerate();
+    let placed = placed.map(|(number, (group, replicas))| Placement {
+        group: GroupId(*group),
+        founders: entry.founders.get(&number).map_or_else(|| replicas.clone(), |founders| nodes(founders)),
+        replicas,
+        moving: entry.moving.get(&number).cloned(),
+    });
+    placed.collect()
+}
+
+// Maps with string keys, plain numbers and plain text always have a JSON form.
+fn json(entry: &impl Serialize) -> Value {
+    Value::bytes(serde_json::to_vec(entry).unwrap_or_default())
+}
+
+fn collection_entry(name: &str, placed: &Placed) -> (String, Value) {
+    let numbers = |nodes: &[NodeId]| nodes.iter().map(|node| node.0).collect::<Vec<_>>();
+    let partitions = placed.partitions.iter().enumerate();
+    let moved = partitions.clone().filter(|(_, placed)| placed.founders != placed.replicas);
+    let entry = CollectionEntry {
+        definition: placed.definition.wire.clone(),
+        groups: placed.partitions.iter().map(|placed| placed.group.get()).collect(),
+        replicas: placed.partitions.iter().map(|placed| numbers(&placed.replicas)).collect(),
+        founders: moved.map(|(number, placed)| (number, numbers(&placed.founders))).collect(),
+        moving: partitions.filter_map(|(number, placed)| Some((number, placed.moving.clone()?))).collect(),
+        restored: placed.restored,
+        created_us: placed.created.0,
+    };
+    (format!("{COLLECTION}{name}"), json(&entry))
+}
+
+fn node_entry(node: NodeId, entry: &NodeEntry) -> (String, Value) {
+    (format!("{NODE}{node}"), json(entry))
+}
+
+#[cfg(test)]
+impl Catalogue {
+    /// As it is after a change.
+    pub(crate) fn after(&self, change: &Payload) -> Self {
+        let Body::SetValues(SetValues { puts, deletes, expected_version, .. }) = &change.body else {
+            panic!("expected a change of entries: {change:?}");
+        };
+        assert_eq!(*expected_version, Some(self.version), "two changes at once do not both come about");
+        let mut catalogue = Self { version: self.version + 1, ..self.clone() };
+        for key in deletes {
+            let node = key.strip_prefix(NODE).and_then(|node| node.parse().ok()).map(NodeId);
+            catalogue.nodes.remove(&node.expect("a node is forgotten"));
+        }
+        for (key, value) in puts {
+            catalogue.read_entry(key, &value.data).expect("readable");
+        }
+        catalogue
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn placement(replicas: &[u64], from: Option<&[u64]>) -> Placement {
+        let nodes = |numbers: &[u64]| numbers.iter().copied().map(NodeId).collect::<Vec<_>>();
+        Placement {
+            group: GroupId(3),
+            replicas: nodes(replicas),
+            founders: Vec::new(),
+            moving: from.map(|from| Moving { from: nodes(from), since: 7 }),
+        }
+    }
+
+    #[test]
+    fn an_entry_of_the_first_clusters_is_read_and_one_that_moves_comes_back() {
+        let old = br#"{"definition":{"name":"a","shard_type":"raft"},"groups":[3],"replicas":[[2,3,1]],"created_us":5}"#;
+        let entry: CollectionEntry = serde_json::from_slice(old).expect("readable");
+        let nodes = [2, 3, 1].map(NodeId).to_vec();
+        let expected =
+            Placement { group: GroupId(3), replicas: nodes.clone(), founders: nodes, moving: None };
+        assert_eq!(placements(&entry), std::slice::from_ref(&expected));
+
+        let definition = Definition::from_catalogue(entry.definition).expect("valid");
+        let moving = placement(&[2, 3, 4], Some(&[2, 3, 1]));
+        let (partitions, created) = (vec![expected, moving], Timestamp(5));
+        let placed = Placed { definition, partitions, restored: false, created };
+        let (key, value) = collection_entry("a", &placed);
+        assert_eq!(key, "collection/a");
+        let read: CollectionEntry = serde_json::from_slice(&value.data).expect("readable");
+        insta::assert_snapshot!(serde_json::to_string(&read.moving).expect("JSON"), @r#"{"1":{"from":[2,3,1],"since":7}}"#);
+        assert_eq!(placements(&read), placed.partitions);
+        let node = r#"{"address":"h:1","incarnation":"00ff"}"#;
+        let node: NodeEntry = serde_json::from_str(node).expect("readable");
+        assert!(node.state.is_member());
+    }
+
+    #[test]
+    fn a_partition_that_moves_is_on_all_its_nodes() {
+        let moving = placement(&[2, 4, 3], Some(&[2, 3, 1]));
+        assert_eq!(moving.holders(), [2, 3, 1, 4].map(NodeId));
+        assert!([1, 2, 3, 4].into_iter().all(|node| moving.is_on(NodeId(node))));
+        assert!(!moving.is_on(NodeId(5)));
+        assert!(moving.is_joined_by(NodeId(4)) && !moving.is_joined_by(NodeId(3)));
+        let settled = placement(&[2, 4, 3], None);
+        assert!(!settled.is_on(NodeId(1)) && !settled.is_joined_by(NodeId(4)));
+        assert!(placement(&[], None).is_on(NodeId(9)), "of a node alone");
+    }
 }

@@ -11,12 +11,12 @@ use odgm_log::store::{ReadError, ReadLimit};
 use odgm_log::{Body, GroupId, NodeId, Offset};
 use tokio_util::sync::CancellationToken;
 
-use crate::catalogue::NodeEntry;
+use crate::catalogue::{NodeEntry, NodeState};
 use crate::data_dir::NodeName;
 use crate::definition::Definition;
 use crate::manager::{Manager, OpenError};
 use crate::neighbours::{ASK_EVERY, CLOCK_DRIFT, listed};
-use crate::raft::{Timing, TransferCounts};
+use crate::raft::{Members, Timing, TransferCounts};
 use crate::transport::{Call, CallError, Class, Links};
 
 /// How a node is part of a cluster.
@@ -100,11 +100,14 @@ impl Manager {
         let joined = async {
             let mut told = String::new();
             while let Err(error) = self.register().await {
-                // Nodes that do not believe this one have said so: that is the reason behind all others.
-                let error = self.opener.neighbours.refusal().unwrap_or(error);
-                tell_once(&mut told, error, "this node is not known to the cluster yet");
+                // Another node knows better what is in the way.
+                let refused =
+                    self.knock(self.others()).await.or_else(|| self.opener.neighbours.refusal());
+                self.set_outside(refused.clone());
+                tell_once(&mut told, refused.unwrap_or(error), "this node is not known to the cluster yet");
                 tokio::time::sleep(RETRY).await;
             }
+            self.set_outside(None);
             while let Err(error) = self.create_missing(&definitions).await {
                 tell_once(
                     &mut told,
@@ -128,36 +131,40 @@ impl Manager {
             name: identity.node_name.clone(),
             address: self.address.clone().unwrap_or_default(),
             incarnation: identity.incarnation.clone(),
+            state: NodeState::Member,
         };
         self.confirm_catalogue().await.map_err(|error| error.to_string())?;
         let catalogue = self.read_catalogue().map_err(|error| error.to_string())?;
         let node = self.node_id();
         match catalogue.nodes.get(&node) {
-            Some(known) if *known == me => return Ok(()),
+            Some(known) if (NodeEntry { state: NodeState::Member, ..known.clone() }) == me => return Ok(()),
             Some(known) if known.incarnation != me.incarnation => {
                 return Err(format!(
                     "node {node} is known with data directory {}, and this one is {}: if its disk was lost, run `odgm cluster \
-                     replace {node}`",
+                     readmit {node}`",
                     known.incarnation, me.incarnation
                 ));
             }
-            _ => {}
+            Some(known) => {
+                let me = NodeEntry { state: known.state.clone(), ..me };
+                return self.change(catalogue.register(node, &me)).await.map_err(|error| error.to_string());
+            }
+            None if !self.founds() => return Err(format!("nobody has let it in: `odgm cluster add {node}`")),
+            None => {}
         }
         self.change(catalogue.register(node, &me)).await.map_err(|error| error.to_string())
     }
 
     /// Asks the other nodes how they are, and lets fit ones lead, until the node stops.
-    pub(crate) async fn watch_neighbours(
-        manager: Weak<Self>,
-        founders: BTreeSet<NodeId>,
-        stopping: CancellationToken,
-    ) {
+    pub(crate) async fn watch_neighbours(manager: Weak<Self>, stopping: CancellationToken) {
         let mut told = BTreeMap::new();
         while !stopping.is_cancelled() {
             let Some(manager) = manager.upgrade() else { return };
             let neighbours = &manager.opener.neighbours;
-            let mut others = founders.clone();
-            others.extend(manager.places());
+            let mut others = manager.everybody();
+            if others.is_empty() {
+                others.extend(manager.founders());
+            }
             others.remove(&manager.node_id());
             neighbours.ask(&*manager.opener.transport, &others).await;
             manager.tell_of_neighbours(&mut told);
@@ -165,7 +172,8 @@ impl Manager {
             let giving = futures_util::future::join_all(groups.iter().map(|group| group.give_way()));
             // Those that take longer go on at the next round.
             let _ = tokio::time::timeout(ASK_EVERY.0, giving).await;
-            let pause = if neighbours.is_founded() { ASK_EVERY.0 } else { ASK_EVERY.1 };
+            let is_founding = manager.founds() && !neighbours.is_founded();
+            let pause = if is_founding { ASK_EVERY.1 } else { ASK_EVERY.0 };
             drop(manager);
             stopping.run_until_cancelled(tokio::time::sleep(pause)).await;
         }
@@ -173,7 +181,8 @@ impl Manager {
 
     /// Says when nodes fall silent and when they are back, and what others hold against this one.
     fn tell_of_neighbours(&self, told: &mut BTreeMap<&'static str, String>) {
-        let (neighbours, members) = (&self.opener.neighbours, self.places());
+        let neighbours = &self.opener.neighbours;
+        let members: Vec<NodeId> = self.everybody().into_iter().collect();
         let mut news = |what: &'static str, now: String, bad: &str, good: &str| {
             let before = told.insert(what, now.clone()).unwrap_or_default();
             match (now == before, now.is_empty()) {
@@ -195,11 +204,21 @@ impl Manager {
         news("clock", clock, "this node must not lead", "the clock of this node is that of the others again");
     }
 
+    /// Who is in the catalogue's group, with a vote or without, as far as this node has heard.
+    fn everybody(&self) -> BTreeSet<NodeId> {
+        let Members { voters, learners } = self.council().unwrap_or_default();
+        voters.union(&learners).copied().collect()
+    }
+
     /// Compares what the node was told of its cluster with the members that its directory knows.
     pub(crate) fn check_members(&self) -> Result<(), OpenError> {
-        let (members, told) = (BTreeSet::from_iter(self.places()), BTreeSet::from_iter(self.founders()));
+        let (members, told) = (self.everybody(), BTreeSet::from_iter(self.founders().iter().copied()));
         let founders = self.catalogue_founders()?;
         if members.is_empty() || told == members || founders.as_ref() == Some(&told) {
+            return Ok(());
+        }
+        // Whoever came later may not know who founded it: then these may have.
+        if founders.is_none() && !told.is_disjoint(&members) {
             return Ok(());
         }
         let (data, listed_members, listed_told) =
@@ -233,6 +252,32 @@ impl Manager {
             Some(Body::Membership(membership)) => Some(membership.voters.into_iter().flatten().collect()),
             _ => None,
         })
+    }
+
+    /// The other nodes of the cluster, as far as this one has heard of them.
+    pub(crate) fn others(&self) -> BTreeSet<NodeId> {
+        let known = self.nodes.all().into_keys().chain(self.founders().iter().copied());
+        known.filter(|node| *node != self.node_id()).collect()
+    }
+
+    /// Finds out whether this node is still, or again, of the cluster. Called now and then.
+    pub(crate) async fn look_around(&self) {
+        self.nodes.replace_members(self.everybody());
+        let nodes = self.nodes.all();
+        let Some(me) = nodes.get(&self.node_id()) else { return };
+        match (self.outside().is_some(), me.state.is_member()) {
+            // It was let in again.
+            (true, true) if self.has_joined() => self.set_outside(None),
+            // Whoever leaves is told nothing any more once it has left.
+            (false, false) => {
+                if let Some(refused) = self.knock(self.others()).await {
+                    let node = self.node_id();
+                    tracing::warn!(%node, refused, "this node has left the cluster: stop it");
+                    self.set_outside(Some(refused));
+                }
+            }
+            _ => {}
+        }
     }
 
     /// The nodes of the cluster: what is known of each.

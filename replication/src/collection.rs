@@ -4,7 +4,7 @@ use std::sync::{Arc, OnceLock};
 
 use odgm_log::{GroupId, NodeId, Timestamp};
 
-use crate::catalogue::Placed;
+use crate::catalogue::{Placed, Placement};
 use crate::definition::Definition;
 use crate::manager::Readiness;
 use crate::partition::Partition;
@@ -19,13 +19,23 @@ pub struct Collection {
 }
 
 struct Slot {
-    group: GroupId,
-    /// The nodes that the partition is on, the one that is to lead first.
-    replicas: Vec<NodeId>,
-    /// Whether one of them is this node.
+    placed: Placement,
+    /// Whether it is on this node.
     here: bool,
+    /// Whether it is to be on this node and perhaps not all of it is yet.
+    joining: bool,
     /// Set once, when the partition is up or cannot be brought up.
-    partition: OnceLock<Result<Arc<Partition>, String>>,
+    partition: Arc<OnceLock<Result<Arc<Partition>, String>>>,
+}
+
+/// What has become of a collection's partitions on this node after they were moved.
+pub(crate) struct Moved {
+    /// The collection as it is now; what stays is shared with the one before.
+    pub(crate) collection: Arc<Collection>,
+    /// Numbers of the partitions that are to be brought up.
+    pub(crate) come: Vec<usize>,
+    /// Partitions that are here no more.
+    pub(crate) gone: Vec<Arc<Partition>>,
 }
 
 /// Why a partition does not serve.
@@ -42,6 +52,12 @@ pub enum LookupError {
     Joining {
         /// The name.
         name: String,
+    },
+    /// The node is not part of the cluster, or not any more.
+    #[error("{reason}")]
+    Outside {
+        /// Why, and what to do.
+        reason: String,
     },
     /// The collection has no such partition.
     #[error("collection {name:?} has {count} partitions, 0 to {}: there is no partition {partition}", count - 1)]
@@ -84,22 +100,38 @@ pub enum LookupError {
 }
 
 impl Collection {
-    pub(crate) fn new(placed: &Placed, here: NodeId) -> Arc<Self> {
-        let replicas = placed.replicas.iter().map(Vec::clone).chain(std::iter::repeat(Vec::new()));
-        let slots = placed.groups.iter().zip(replicas).map(|(&group, replicas)| Slot {
-            group,
-            here: replicas.is_empty() || replicas.contains(&here),
-            replicas,
-            partition: OnceLock::new(),
-        });
-        let slots = slots.collect();
+    pub(crate) fn new(placed: &Placed, node: NodeId) -> Arc<Self> {
+        let slots = placed.partitions.iter().map(|placed| Slot::new(placed, node)).collect();
         let (definition, created) = (placed.definition.clone(), placed.created);
         Arc::new(Self { definition, created, restored: placed.restored, slots })
     }
 
     /// Whether it is what the catalogue says: one of the same name may have taken the place of a deleted one.
     pub(crate) fn is(&self, placed: &Placed) -> bool {
-        self.groups().eq(placed.groups.iter().copied())
+        self.groups().eq(placed.partitions.iter().map(|placed| placed.group))
+    }
+
+    /// What it becomes where its partitions have other places now; none if they have not.
+    pub(crate) fn moved(&self, placed: &Placed, node: NodeId) -> Option<Moved> {
+        let pairs = || self.slots.iter().zip(&placed.partitions).enumerate();
+        if pairs().all(|(_, (slot, placed))| slot.placed == *placed) {
+            return None;
+        }
+        let (mut come, mut gone) = (Vec::new(), Vec::new());
+        let slots = pairs().map(|(index, (slot, placed))| {
+            let mut next = Slot::new(placed, node);
+            match (slot.here, next.here) {
+                (true, true) => next.partition = Arc::clone(&slot.partition),
+                (false, true) => come.push(index),
+                (true, false) => gone.extend(slot.partition.get().and_then(|opened| opened.clone().ok())),
+                (false, false) => {}
+            }
+            next
+        });
+        let slots = slots.collect();
+        let (definition, created) = (self.definition.clone(), self.created);
+        let collection = Arc::new(Self { definition, created, restored: self.restored, slots });
+        Some(Moved { collection, come, gone })
     }
 
     /// What it is.
@@ -119,23 +151,31 @@ impl Collection {
 
     /// The group of each partition.
     pub fn groups(&self) -> impl Iterator<Item = GroupId> + '_ {
-        self.slots.iter().map(|slot| slot.group)
+        self.slots.iter().map(|slot| slot.placed.group)
     }
 
-    /// The partitions that are on this node: number, group, and the nodes that each is on.
-    pub(crate) fn here(&self) -> impl Iterator<Item = (usize, GroupId, &[NodeId])> + '_ {
+    /// The numbers of the partitions that are on this node.
+    pub(crate) fn here(&self) -> Vec<usize> {
         let slots = self.slots.iter().enumerate().filter(|(_, slot)| slot.here);
-        slots.map(|(index, slot)| (index, slot.group, slot.replicas.as_slice()))
+        slots.map(|(index, _)| index).collect()
     }
 
-    /// The nodes that a partition is on, the one that is to lead first.
+    /// Where a partition is as the catalogue has it.
+    pub(crate) fn placement(&self, index: usize) -> Option<&Placement> {
+        self.slots.get(index).map(|slot| &slot.placed)
+    }
+
+    /// The nodes that a partition is to be on, the one that is to lead first.
     pub fn replicas(&self, index: u32) -> &[NodeId] {
-        self.slots.get(index as usize).map_or(&[], |slot| &slot.replicas)
+        self.slots.get(index as usize).map_or(&[], |slot| &slot.placed.replicas)
     }
 
-    /// The nodes that have a partition, if this one has not.
-    pub(crate) fn elsewhere(&self, index: u32) -> Option<&[NodeId]> {
-        self.slots.get(index as usize).filter(|slot| !slot.here).map(|slot| slot.replicas.as_slice())
+    /// The nodes that have a partition, if this one has not, or not all of it.
+    pub(crate) fn elsewhere(&self, index: u32, node: NodeId) -> Option<Vec<NodeId>> {
+        let slot = self.slots.get(index as usize).filter(|slot| !slot.here || slot.joining)?;
+        let mut holders = slot.placed.holders();
+        holders.retain(|holder| *holder != node);
+        Some(holders)
     }
 
     /// How many partitions it has.
@@ -160,7 +200,7 @@ impl Collection {
                 Err(LookupError::Failed { name: name(), partition: index, reason: reason.clone() })
             }
             None if !slot.here => {
-                Err(LookupError::Elsewhere { name: name(), partition: index, nodes: slot.replicas.clone() })
+                Err(LookupError::Elsewhere { name: name(), partition: index, nodes: slot.placed.holders() })
             }
             None => Err(LookupError::Starting { name: name(), partition: index }),
         }
@@ -189,6 +229,17 @@ impl Collection {
         if let Some(slot) = self.slots.get(index) {
             let first = slot.partition.set(outcome).is_ok();
             debug_assert!(first, "a partition is opened once");
+        }
+    }
+}
+
+impl Slot {
+    fn new(placed: &Placement, node: NodeId) -> Self {
+        Self {
+            here: placed.is_on(node),
+            joining: placed.is_joined_by(node),
+            placed: placed.clone(),
+            partition: Arc::default(),
         }
     }
 }

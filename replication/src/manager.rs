@@ -28,7 +28,7 @@ use crate::neighbours::{Introduction, Neighbours};
 use crate::nodes::{Nodes, incarnation};
 use crate::opening::{self, Blueprint, Founders, Opener};
 use crate::partition::Partition;
-use crate::raft::{Groups, Timing};
+use crate::raft::{Groups, Members, Timing};
 use crate::reading::{Consistency, ReadError};
 use crate::replica::ReplicaError;
 use crate::restoring::Restoring;
@@ -150,6 +150,8 @@ pub struct Manager {
     pub(crate) address: Option<String>,
     /// The nodes of a cluster as they were told; none on a node alone.
     members: Option<Vec<NodeId>>,
+    /// Why this node is not of the cluster, if it was told so.
+    outside: RwLock<Option<String>>,
     sessions: Option<Box<dyn Opened>>,
     pub(crate) links: Option<Links>,
     readiness: watch::Sender<Readiness>,
@@ -222,6 +224,7 @@ impl Manager {
             nodes,
             address,
             members,
+            outside: RwLock::default(),
             sessions: sessions.map(|sessions| Box::new(sessions) as Box<dyn Opened>),
             links,
             readiness: watch::Sender::new(Readiness::default()),
@@ -229,20 +232,19 @@ impl Manager {
             opening: Arc::new(Semaphore::new(OPENING_AT_ONCE)),
             stopping: CancellationToken::new(),
         });
-        if let Some(members) = &manager.members {
+        if manager.members.is_some() {
             manager.check_members()?;
-            let founders = members.iter().copied().collect();
-            tokio::spawn(Self::watch_neighbours(
-                Arc::downgrade(&manager),
-                founders,
-                manager.stopping.clone(),
-            ));
+            tokio::spawn(Self::watch_neighbours(Arc::downgrade(&manager), manager.stopping.clone()));
         }
         // Until it has joined its cluster it is not ready, with or without partitions.
         manager.recount();
         manager.reconcile().await?;
         tokio::spawn(Self::watch_failures(Arc::downgrade(&manager), failures));
         tokio::spawn(Self::follow_catalogue(Arc::downgrade(&manager), manager.stopping.clone()));
+        if manager.members.is_some() {
+            manager.run_errands();
+            tokio::spawn(Self::keep_steering(Arc::downgrade(&manager), manager.stopping.clone()));
+        }
         tokio::spawn(retention::run(Arc::downgrade(&manager), interval, manager.stopping.clone()));
         Ok(manager)
     }
@@ -293,16 +295,18 @@ impl Manager {
     /// Why there is no collection of a name here.
     pub fn missing(&self, name: &str) -> LookupError {
         let name = name.to_owned();
-        if self.has_joined.load(Ordering::Acquire) {
+        if let Some(reason) = self.outside() {
+            LookupError::Outside { reason }
+        } else if self.has_joined() {
             LookupError::NoCollection { name }
         } else {
             LookupError::Joining { name }
         }
     }
 
-    /// The nodes that have a partition, if this one has not; none too for what there is not at all.
+    /// The nodes that have a partition, if this one has not or has not all of it yet; none too for what there is not at all.
     pub fn elsewhere(&self, class: &str, partition: u32) -> Option<Vec<NodeId>> {
-        self.collections.read().get(class)?.elsewhere(partition).map(<[NodeId]>::to_vec)
+        self.collections.read().get(class)?.elsewhere(partition, self.node_id())
     }
 
     /// The partition of the catalogue.
@@ -411,13 +415,14 @@ impl Manager {
         }
     }
 
-    /// Brings the partitions of a collection that are on this node up in the background.
-    pub(crate) fn start(self: &Arc<Self>, collection: &Arc<Collection>) {
+    /// Brings partitions of a collection up in the background.
+    pub(crate) fn start(self: &Arc<Self>, collection: &Arc<Collection>, partitions: Vec<usize>) {
         self.recount();
-        for (index, group, founders) in collection.here() {
-            let (definition, first_only) = (collection.definition(), collection.founded_by_first());
-            let blueprint =
-                Blueprint::partition(definition, index, group, founders, first_only, &self.opener.rules);
+        let first_only = collection.founded_by_first();
+        for index in partitions {
+            let Some(placed) = collection.placement(index) else { continue };
+            let definition = collection.definition();
+            let blueprint = Blueprint::partition(definition, index, placed, first_only, &self.opener.rules);
             let manager = Arc::clone(self);
             let collection = Arc::clone(collection);
             tokio::spawn(async move {
@@ -465,7 +470,7 @@ impl Manager {
                 readiness.ready += of_one.ready;
                 readiness.failed += of_one.failed;
             }
-            let joining = usize::from(!self.has_joined.load(Ordering::Acquire));
+            let joining = usize::from(!self.has_joined() || self.outside.read().is_some());
             readiness.starting = readiness.opening + joining;
         });
     }
@@ -473,6 +478,30 @@ impl Manager {
     /// The node knows the catalogue as it is, and is known in it.
     pub(crate) fn joined(&self) {
         self.has_joined.store(true, Ordering::Release);
+        self.recount();
+    }
+
+    pub(crate) fn has_joined(&self) -> bool {
+        self.has_joined.load(Ordering::Acquire)
+    }
+
+    /// The nodes that found the cluster, as this one was told; none on a node alone.
+    pub(crate) fn founders(&self) -> &[NodeId] {
+        self.members.as_deref().unwrap_or_default()
+    }
+
+    /// Whether this node is one of those that found the cluster.
+    pub(crate) fn founds(&self) -> bool {
+        self.founders().contains(&self.node_id())
+    }
+
+    /// Why this node is not of the cluster, or not any more, and what to do; none if it is, or has not been told.
+    pub fn outside(&self) -> Option<String> {
+        self.outside.read().clone()
+    }
+
+    pub(crate) fn set_outside(&self, reason: Option<String>) {
+        *self.outside.write() = reason;
         self.recount();
     }
 
@@ -486,17 +515,16 @@ impl Manager {
         Ok(Catalogue::read(object.as_ref())?)
     }
 
-    /// The nodes that found the cluster, as this one was told; none on a node alone.
-    pub(crate) fn founders(&self) -> Vec<NodeId> {
-        self.members.clone().unwrap_or_default()
+    /// Who is in the catalogue's group, as far as this node has heard; none on a node alone.
+    pub(crate) fn council(&self) -> Option<Members> {
+        self.opener.groups.get(GroupId::CATALOGUE).map(|group| group.standing().members)
     }
 
-    /// The nodes on which partitions are placed.
-    pub(crate) fn places(&self) -> Vec<NodeId> {
-        match self.opener.groups.get(GroupId::CATALOGUE) {
-            Some(group) => group.members(),
-            None => vec![self.node_id()],
-        }
+    /// The nodes on which new partitions are placed: those that follow the catalogue and stay.
+    pub(crate) fn places(&self, catalogue: &Catalogue) -> Vec<NodeId> {
+        let Some(Members { voters, learners }) = self.council() else { return vec![self.node_id()] };
+        let stays = |node: &NodeId| catalogue.nodes.get(node).is_none_or(|entry| entry.state.is_member());
+        voters.union(&learners).copied().filter(stays).collect()
     }
 }
 

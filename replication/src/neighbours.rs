@@ -184,7 +184,7 @@ impl Neighbours {
     /// Answers a node that asks.
     pub(crate) fn answer(&self, from: NodeId, question: Bytes) -> io::Result<Bytes> {
         let (incarnation, process) = decode_question(question)?;
-        let refusal = self.nodes.greet(from, incarnation, process).err();
+        let refusal = self.nodes.greet(from, incarnation, process).err().map(|stranger| stranger.reason);
         Ok(encode(&Vitals {
             clock: Timestamp::now(),
             is_low_on_space: self.log.as_ref().is_some_and(LogStore::is_low_on_space),
@@ -325,7 +325,7 @@ impl Neighbours {
             if heard.vitals.is_founded {
                 return Err(format!(
                     "node {founder} has a cluster already, and this node waits to be taken in: if its disk was lost, run \
-                     `odgm cluster replace {me}`; if it is new, `odgm cluster add`"
+                     `odgm cluster readmit {me}`; if it is new, `odgm cluster add`"
                 ));
             }
             if heard.vitals.founders != self.me.founders {

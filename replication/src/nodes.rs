@@ -1,14 +1,14 @@
 //! The nodes of the cluster as the catalogue has them, and who of them is believed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use odgm_log::NodeId;
 use parking_lot::{Mutex, RwLock};
 
-use crate::catalogue::NodeEntry;
-use crate::transport::Admission;
+use crate::catalogue::{NodeEntry, NodeState};
+use crate::transport::{Admission, Stranger};
 
 /// For how long two processes with one id count as alive after both were heard of. Processes introduce themselves more often.
 const BOTH_ALIVE: Duration = Duration::from_secs(5);
@@ -24,6 +24,10 @@ const REMEMBERED_NODES: usize = 1_024;
 pub(crate) struct Nodes {
     /// None until the catalogue has been read: until then nobody can be told from an impostor.
     known: RwLock<Option<BTreeMap<NodeId, NodeEntry>>>,
+    /// The members of the catalogue's group. Those that founded it take part before they have said who they are.
+    members: RwLock<BTreeSet<NodeId>>,
+    /// The data directory with which a known node last spoke that has another one, and when.
+    heard: Mutex<BTreeMap<NodeId, (u64, Instant)>>,
     /// The processes that have introduced themselves lately, in the order in which they first did.
     processes: Mutex<BTreeMap<NodeId, Vec<Process>>>,
     /// Of which nodes two processes are alive, and since when that has not been seen any more.
@@ -46,9 +50,32 @@ struct Double {
     seen: Instant,
 }
 
+/// How long it is remembered that a node spoke with another data directory. It tries again more often.
+const HEARD_WITHIN: Duration = Duration::from_secs(10);
+
 impl Nodes {
     pub(crate) fn replace(&self, nodes: &BTreeMap<NodeId, NodeEntry>) {
         *self.known.write() = Some(nodes.clone());
+    }
+
+    pub(crate) fn replace_members(&self, members: BTreeSet<NodeId>) {
+        if *self.members.read() != members {
+            *self.members.write() = members;
+        }
+    }
+
+    /// The nodes of the cluster, with those that founded it and have not said yet who they are.
+    pub(crate) fn everybody(&self) -> BTreeSet<NodeId> {
+        let known = self.known.read();
+        let known = known.iter().flat_map(BTreeMap::keys);
+        known.chain(self.members.read().iter()).copied().collect()
+    }
+
+    /// The data directory, other than the known one, with which a node spoke lately.
+    pub(crate) fn other_incarnation(&self, node: NodeId) -> Option<String> {
+        let heard = self.heard.lock();
+        let (found, at) = heard.get(&node)?;
+        (at.elapsed() < HEARD_WITHIN).then(|| format!("{found:016x}"))
     }
 
     pub(crate) fn all(&self) -> BTreeMap<NodeId, NodeEntry> {
@@ -64,7 +91,7 @@ impl Nodes {
     ///
     /// Two processes on copies of one directory cannot be told apart, and each could vote where the other has: as long as
     /// both are heard of, neither is believed.
-    pub(crate) fn greet(&self, node: NodeId, incarnation: u64, process: u64) -> Result<(), String> {
+    pub(crate) fn greet(&self, node: NodeId, incarnation: u64, process: u64) -> Result<(), Stranger> {
         if self.note(node, incarnation, process) {
             self.doubles.write().insert(node, Double { incarnation, seen: Instant::now() });
             self.has_doubles.store(true, Ordering::Release);
@@ -100,15 +127,51 @@ impl Nodes {
         })
     }
 
-    fn admit_one_process(&self, node: NodeId, incarnation: u64) -> Result<(), String> {
+    fn admit_known(&self, sender: NodeId, found: u64) -> Result<(), Stranger> {
+        let known = self.known.read();
+        let Some(known) = known.as_ref().filter(|known| !known.is_empty()) else { return Ok(()) };
+        match known.get(&sender) {
+            Some(entry) if incarnation(&entry.incarnation) == found => Ok(()),
+            Some(NodeEntry { incarnation, state: NodeState::Readmitting { .. }, .. }) => {
+                let reason = format!(
+                    "node {sender} begins anew once no partition counts on its old data directory {incarnation}: \
+                     `odgm cluster status` shows what is still to be done"
+                );
+                Err(Stranger { reason, may_answer: false })
+            }
+            // Groups count on what it knew, so not even its answers are heeded.
+            Some(entry) => {
+                self.heard.lock().insert(sender, (found, Instant::now()));
+                let reason = format!(
+                    "node {sender} is known to the cluster with data directory {}, and speaks with {found:016x}: if its \
+                     disk was lost, run `odgm cluster readmit {sender}`; if not, give it its own directory back, or end the \
+                     second process that has its id",
+                    entry.incarnation
+                );
+                Err(Stranger { reason, may_answer: false })
+            }
+            None if self.members.read().contains(&sender) => Ok(()),
+            None => {
+                let reason = format!(
+                    "node {sender} is not part of this cluster: to let it in, run `odgm cluster add {sender}`"
+                );
+                Err(Stranger { reason, may_answer: true })
+            }
+        }
+    }
+
+    fn admit_one_process(&self, node: NodeId, incarnation: u64) -> Result<(), Stranger> {
         let mut doubles = self.doubles.write();
         doubles.retain(|_, double| double.seen.elapsed() < BOTH_ALIVE);
         self.has_doubles.store(!doubles.is_empty(), Ordering::Release);
         match doubles.get(&node) {
-            Some(double) if double.incarnation == incarnation => Err(format!(
-                "two processes speak as node {node} with data directory {incarnation:016x}, of which one must be a copy: end \
-                 one of them and delete its directory; until then neither is listened to"
-            )),
+            Some(double) if double.incarnation == incarnation => {
+                let reason = format!(
+                    "two processes speak as node {node} with data directory {incarnation:016x}, of which one must be a copy: \
+                     end one of them and delete its directory; until then neither is listened to"
+                );
+                Err(Stranger { reason, may_answer: false })
+            }
             _ => Ok(()),
         }
     }
@@ -124,18 +187,8 @@ impl Admission for Nodes {
         self.known.read().is_some()
     }
 
-    fn admit(&self, sender: NodeId, found: u64) -> Result<(), String> {
-        if let Some(entry) = self.known.read().as_ref().and_then(|known| known.get(&sender))
-            && incarnation(&entry.incarnation) != found
-        {
-            return Err(format!(
-                "node {sender} is known to the cluster with data directory {}, and speaks with {found:016x}: if its disk was \
-                 lost, run `odgm cluster replace {sender}`; if not, give it its own directory back, or end the second \
-                 process that has its id",
-                entry.incarnation
-            ));
-        }
-        // Whom the catalogue does not have is new, and admitted to group 0 by its members.
+    fn admit(&self, sender: NodeId, found: u64) -> Result<(), Stranger> {
+        self.admit_known(sender, found)?;
         if self.has_doubles.load(Ordering::Acquire) { self.admit_one_process(sender, found) } else { Ok(()) }
     }
 }
@@ -145,6 +198,11 @@ mod tests {
     use super::*;
 
     const NODE: NodeId = NodeId(2);
+
+    fn entry(incarnation: &str) -> NodeEntry {
+        let (name, address) = (None, String::new());
+        NodeEntry { name, address, incarnation: incarnation.to_owned(), state: NodeState::Member }
+    }
 
     #[test]
     fn a_restart_is_believed_and_two_processes_at_once_are_not() {
@@ -156,21 +214,30 @@ mod tests {
         nodes.greet(NODE, 7, 2).expect_err("two at once");
         nodes.greet(NODE, 7, 3).expect_err("neither is believed");
         let refused = nodes.admit(NODE, 7).expect_err("whatever they say");
-        insta::assert_snapshot!(refused, @"two processes speak as node 2 with data directory 0000000000000007, of which one must be a copy: end one of them and delete its directory; until then neither is listened to");
+        assert!(!refused.may_answer, "nor what they answer");
+        insta::assert_snapshot!(refused.reason, @"two processes speak as node 2 with data directory 0000000000000007, of which one must be a copy: end one of them and delete its directory; until then neither is listened to");
         nodes.admit(NODE, 8).expect("another directory is another matter");
         nodes.admit(NodeId(3), 7).expect("another node, too");
     }
 
     #[test]
-    fn nobody_is_believed_before_the_catalogue_is_read_and_then_who_has_the_right_directory() {
+    fn strangers_are_told_what_the_operator_has_to_do() {
         let nodes = Nodes::default();
-        assert!(!nodes.is_ready());
-        let entry = NodeEntry { name: None, address: String::new(), incarnation: format!("{:016x}", 7) };
-        nodes.replace(&BTreeMap::from([(NODE, entry)]));
+        assert!(!nodes.is_ready(), "nobody is believed before the catalogue is read");
+        nodes.replace(&BTreeMap::new());
         assert!(nodes.is_ready());
-        nodes.admit(NODE, 7).expect("the right one");
-        nodes.admit(NodeId(9), 1).expect("a new one");
-        let refused = nodes.admit(NODE, 8).expect_err("another directory");
-        insta::assert_snapshot!(refused, @"node 2 is known to the cluster with data directory 0000000000000007, and speaks with 0000000000000008: if its disk was lost, run `odgm cluster replace 2`; if not, give it its own directory back, or end the second process that has its id");
+        nodes.admit(NodeId(7), 1).expect("nobody is known yet");
+        nodes.replace(&BTreeMap::from([(NodeId(1), entry("0a")), (NodeId(3), entry("0c"))]));
+        nodes.replace_members([1, 2, 3].map(NodeId).into());
+        nodes.admit(NodeId(1), 10).expect("the right one");
+        nodes.admit(NodeId(2), 99).expect("it founded the cluster and is about to say who it is");
+        let stranger = |node, found| nodes.admit(NodeId(node), found).expect_err("a stranger");
+        let unknown = stranger(4, 1);
+        assert!(unknown.may_answer, "it is asked who it is before it is let in");
+        insta::assert_snapshot!(unknown.reason, @"node 4 is not part of this cluster: to let it in, run `odgm cluster add 4`");
+        let wiped = stranger(3, 13);
+        assert!(!wiped.may_answer, "its answers would count as those of what it was");
+        insta::assert_snapshot!(wiped.reason, @"node 3 is known to the cluster with data directory 0c, and speaks with 000000000000000d: if its disk was lost, run `odgm cluster readmit 3`; if not, give it its own directory back, or end the second process that has its id");
+        assert_eq!(nodes.other_incarnation(NodeId(3)).as_deref(), Some("000000000000000d"));
     }
 }

@@ -9,6 +9,7 @@ use odgm_log::{Body, Cause, GroupId, NodeId, Offset, Payload};
 use odgm_projections::storage::{Engine, Resources};
 use odgm_projections::{SEMANTICS, View, ViewOptions};
 
+use crate::catalogue::Placement;
 use crate::data_dir::DataDir;
 use crate::definition::{Definition, Replication};
 use crate::limits::Limits;
@@ -99,19 +100,18 @@ impl Blueprint {
     pub(crate) fn partition(
         definition: &Definition,
         index: usize,
-        group: GroupId,
-        founders: &[NodeId],
+        placed: &Placement,
         first_only: bool,
         rules: &Config,
     ) -> Self {
         let founders = match definition.replication {
             Replication::Local => None,
-            Replication::Raft => Some(Founders { nodes: founders.to_vec(), first_only }),
+            Replication::Raft => Some(Founders { nodes: placed.founders.clone(), first_only }),
         };
         Self {
             class: definition.name.clone(),
             index: u32::try_from(index).unwrap_or(u32::MAX),
-            group,
+            group: placed.group,
             engine: definition.options.storage,
             rules: Config { set_mode: definition.options.set_mode, ..rules.clone() },
             consistency: definition.options.consistency,
@@ -145,6 +145,7 @@ async fn open_group(
 ) -> Result<Arc<Partition>, ReplicaError> {
     let Blueprint { group: id, engine, rules, .. } = blueprint.clone();
     let node = opener.data.node_id();
+    let founds = founders.nodes.contains(&node);
     let gate = Gate::new(opener.limits);
     let member = Member {
         name: format!("{}/{}", blueprint.class, blueprint.index),
@@ -165,10 +166,12 @@ async fn open_group(
         forward: opener.forward,
         failures: opener.workers.failed(),
         transfers: Arc::clone(&opener.transfers),
+        founds,
     };
     let group = Group::start(member).await.map_err(|source| ReplicaError::Raft { group: id, source })?;
     opener.groups.add(Arc::clone(&group));
-    let neighbours = (id == GroupId::CATALOGUE).then(|| Arc::clone(&opener.neighbours));
+    // Whoever does not found a cluster waits to be let in, and says so itself.
+    let neighbours = (id == GroupId::CATALOGUE && founds).then(|| Arc::clone(&opener.neighbours));
     let founding = Arc::clone(&group);
     group.keep(tokio::spawn(async move {
         if let Some(neighbours) = neighbours {

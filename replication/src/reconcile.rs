@@ -45,15 +45,52 @@ impl Manager {
         for (name, collection) in gone {
             self.end(&name, collection).await;
         }
+        let mut come = self.take_over(&catalogue).await;
+        // What comes back must not find what it was before.
         self.remove_strays(&catalogue).await;
         for (name, placed) in &catalogue.collections {
             if self.collection(name).is_none() {
                 let collection = Collection::new(placed, self.node_id());
                 self.collections.write().insert(name.clone(), Arc::clone(&collection));
-                self.start(&collection);
+                let here = collection.here();
+                come.push((collection, here));
             }
         }
+        for (collection, come) in come {
+            self.start(&collection, come);
+        }
         Ok(())
+    }
+
+    /// Follows partitions that were moved: ends those that are here no more, and answers which are to be started.
+    async fn take_over(&self, catalogue: &Catalogue) -> Vec<(Arc<Collection>, Vec<usize>)> {
+        let moved = || {
+            let moved = catalogue.collections.iter().filter_map(|(name, placed)| {
+                let existing = self.collection(name)?;
+                Some((name.clone(), existing.moved(placed, self.node_id())?))
+            });
+            moved.collect::<Vec<_>>()
+        };
+        if moved().is_empty() {
+            return Vec::new();
+        }
+        // One that is being opened holds its files until it is.
+        self.settled().await;
+        let (mut come, mut gone) = (Vec::new(), Vec::new());
+        for (name, moved) in moved() {
+            self.collections.write().insert(name, Arc::clone(&moved.collection));
+            come.push((moved.collection, moved.come));
+            gone.extend(moved.gone);
+        }
+        self.recount();
+        let opener = Arc::clone(&self.opener);
+        blocking(move || {
+            for partition in gone {
+                opener.close(&partition, "it was moved to other nodes: ask again at one of them");
+            }
+        })
+        .await;
+        come
     }
 
     async fn end(&self, name: &str, collection: Arc<Collection>) {
@@ -70,13 +107,15 @@ impl Manager {
         .await;
     }
 
-    /// Removes the data of groups that belong to no collection any more. What fails is tried again at the next change.
+    /// Removes the data of groups that belong to no collection, or not to this node, any more. What fails is tried again at
+    /// the next change.
     async fn remove_strays(&self, catalogue: &Catalogue) {
         let opener = Arc::clone(&self.opener);
         let found = blocking(move || groups_on_disk(&opener)).await;
+        let node = self.node_id();
         let strays: Vec<_> = {
             let restoring = self.restoring.lock();
-            let is_stray = |group: &GroupId| catalogue.is_stray(*group) && !restoring.contains(group);
+            let is_stray = |group: &GroupId| catalogue.is_stray(*group, node) && !restoring.contains(group);
             found.into_iter().filter(is_stray).collect()
         };
         if strays.is_empty() {
@@ -86,7 +125,7 @@ impl Manager {
         blocking(move || {
             for group in strays {
                 if let Err(error) = remove(&opener, group) {
-                    tracing::error!(%group, error, "the data of a deleted partition could not be removed");
+                    tracing::error!(%group, error, "the data of a partition that is not here any more could not be removed");
                 }
             }
         })

@@ -194,7 +194,8 @@ impl Manager {
 
     /// The nodes of a partition that begins on this one, which is the first.
     fn replicas_from_here(&self, replicas: usize) -> Result<Vec<NodeId>, RestoreError> {
-        let mut nodes = self.places();
+        let catalogue = self.read_catalogue().map_err(CatalogueError::from)?;
+        let mut nodes = self.places(&catalogue);
         let Some(here) = nodes.iter().position(|node| *node == self.node_id()) else {
             let nodes: Vec<_> = nodes.iter().map(ToString::to_string).collect();
             return Err(RestoreError::NotHere(nodes.join(", ")));

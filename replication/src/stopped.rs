@@ -240,7 +240,8 @@ impl StoppedNode {
         let itself = Stored { engine: Engine::RocksDb, replicated, groups: vec![GroupId::CATALOGUE] };
         let collections = catalogue.collections.into_iter().map(|(name, placed)| {
             let replicated = placed.definition.replication == Replication::Raft;
-            (name, Stored { engine: placed.definition.options.storage, replicated, groups: placed.groups })
+            let groups = placed.partitions.iter().map(|placed| placed.group).collect();
+            (name, Stored { engine: placed.definition.options.storage, replicated, groups })
         });
         Ok(collections.chain([(CATALOGUE_CLASS.to_owned(), itself)]).collect())
     }

@@ -6,6 +6,7 @@ use super::{
     address,
     backup::{self, BackupArgs},
     client,
+    cluster::{self, ClusterCommand},
     collection::CollectionCommand,
     cursor::CursorCommand,
     entry::EntryCommand,
@@ -111,6 +112,9 @@ pub(crate) enum Command {
     /// Create collections from a backup
     #[command(after_help = restore::HELP)]
     Restore(RestoreArgs),
+    /// Nodes: list, status, add, remove, replace, readmit, rebalance, move-leaders
+    #[command(subcommand, after_help = cluster::HELP)]
+    Cluster(ClusterCommand),
     /// Collections: create, list, describe, delete
     #[command(subcommand)]
     Collection(CollectionCommand),
@@ -163,6 +167,7 @@ mod tests {
           export      Print all objects as JSON lines
           backup      Store collections in a folder, while they are in use
           restore     Create collections from a backup
+          cluster     Nodes: list, status, add, remove, replace, readmit, rebalance, move-leaders
           collection  Collections: create, list, describe, delete
           cursor      Named durable cursors: list, move, drop
           partition   Partitions of a running node: list, find, verify, verify-view, dump, log

@@ -1,11 +1,6 @@
 //! `odgm collection`: create, list, describe and delete collections.
 
-use std::{
-    collections::BTreeMap,
-    fs,
-    io::{self, BufRead as _, IsTerminal as _, Write as _},
-    path::PathBuf,
-};
+use std::{collections::BTreeMap, fs, path::PathBuf};
 
 use clap::{Args, Subcommand};
 use odgm_proto::{odgm::v1, oprc::CreateCollectionRequest};
@@ -13,6 +8,7 @@ use serde::Serialize;
 use tonic::Code;
 
 use super::{
+    ask,
     client::{Client, Context},
     error::Error,
     output::{Human, Style, Table},
@@ -157,7 +153,7 @@ async fn describe(client: &Client, name: String) -> Result<Described, Error> {
 }
 
 async fn delete(name: String, yes: bool, context: &mut Context) -> Result<(), Error> {
-    if !yes && !io::stdin().is_terminal() {
+    if !yes && !ask::can_ask() {
         return Err(Error::Usage(format!(
             "deleting the collection {name:?} takes all its objects and its history with it: without a terminal \
              to ask on, say --yes"
@@ -167,7 +163,7 @@ async fn delete(name: String, yes: bool, context: &mut Context) -> Result<(), Er
     if !yes {
         let described = describe(&client, name.clone()).await?;
         let objects: u64 = described.partitions.iter().map(|partition| partition.objects).sum();
-        if !confirm(&format!(
+        if !ask::confirm(&format!(
             "Delete the collection {name:?} with {objects} objects and all of its history?"
         ))? {
             return Err(Error::Failed("nothing was deleted".to_owned()));
@@ -175,15 +171,6 @@ async fn delete(name: String, yes: bool, context: &mut Context) -> Result<(), Er
     }
     client.admin().delete_collection(v1::DeleteCollectionRequest { name: name.clone() }).await?;
     context.output.document(&Deleted { deleted: name })
-}
-
-fn confirm(question: &str) -> Result<bool, Error> {
-    let failed = |error: io::Error| Error::Failed(format!("cannot ask on the terminal: {error}; say --yes"));
-    eprint!("{question} [y/N] ");
-    io::stderr().flush().map_err(failed)?;
-    let mut answer = String::new();
-    io::stdin().lock().read_line(&mut answer).map_err(failed)?;
-    Ok(matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
 }
 
 /// A collection as it is shown.

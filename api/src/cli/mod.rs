@@ -3,9 +3,11 @@
 
 mod address;
 mod args;
+mod ask;
 mod assignment;
 mod backup;
 mod client;
+mod cluster;
 mod collection;
 mod cursor;
 mod entry;
@@ -85,6 +87,7 @@ async fn run(command: Command, context: &mut Context) -> Result<(), Error> {
         Command::Export(args) => export::run(args, context).await,
         Command::Backup(args) => backup::run(args, context).await,
         Command::Restore(args) => restore::run(args, context).await,
+        Command::Cluster(command) => cluster::run(command, context).await,
         Command::Collection(command) => collection::run(command, context).await,
         Command::Cursor(command) => cursor::run(command, context).await,
         Command::Partition(command) => partition::run(command, context).await,

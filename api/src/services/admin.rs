@@ -1,6 +1,7 @@
-//! `odgm.v1.Admin`: collections, partitions and their proofs.
+//! `odgm.v1.Admin`: collections, partitions and their proofs, and the nodes of the cluster.
 
 mod backup;
+mod cluster;
 mod describe;
 mod dump;
 mod restore;
@@ -10,12 +11,14 @@ use std::sync::Arc;
 
 use odgm_proto::odgm::v1::admin_server::Admin as Service;
 use odgm_proto::odgm::v1::{
-    BackupRequest, CreateCollectionRequest, CreateCollectionResponse, DeleteCollectionRequest,
-    DeleteCollectionResponse, DescribeCollectionRequest, DescribeCollectionResponse, DumpLogRequest,
-    DumpViewRequest, GetNodeRequest, GetNodeResponse, ListCollectionsRequest, ListCollectionsResponse,
-    ListPartitionsRequest, ListPartitionsResponse, RestoreRequest, RestoreResponse, VerifyRequest,
+    AddNodeRequest, BackupRequest, ChangeClusterResponse, CreateCollectionRequest, CreateCollectionResponse,
+    DeleteCollectionRequest, DeleteCollectionResponse, DescribeCollectionRequest, DescribeCollectionResponse,
+    DumpLogRequest, DumpViewRequest, GetClusterRequest, GetClusterResponse, GetNodeRequest, GetNodeResponse,
+    ListCollectionsRequest, ListCollectionsResponse, ListPartitionsRequest, ListPartitionsResponse,
+    MoveLeadersRequest, MoveLeadersResponse, ReadmitNodeRequest, RebalanceRequest, RemoveNodeRequest,
+    ReplaceNodeRequest, RestoreRequest, RestoreResponse, VerifyRequest,
 };
-use odgm_replication::{CatalogueError, Definition};
+use odgm_replication::{CatalogueError, Definition, PlanError};
 use tonic::{Request, Response, Status, Streaming};
 
 use super::Shared;
@@ -143,6 +146,55 @@ impl Service for Admin {
             metrics: describe::metrics(&self.0),
         }))
     }
+
+    async fn get_cluster(
+        &self,
+        _: Request<GetClusterRequest>,
+    ) -> Result<Response<GetClusterResponse>, Status> {
+        cluster::get(&self.0).await.map(Response::new)
+    }
+
+    async fn add_node(
+        &self,
+        request: Request<AddNodeRequest>,
+    ) -> Result<Response<ChangeClusterResponse>, Status> {
+        cluster::add(&self.0, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn remove_node(
+        &self,
+        request: Request<RemoveNodeRequest>,
+    ) -> Result<Response<ChangeClusterResponse>, Status> {
+        cluster::remove(&self.0, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn replace_node(
+        &self,
+        request: Request<ReplaceNodeRequest>,
+    ) -> Result<Response<ChangeClusterResponse>, Status> {
+        cluster::replace(&self.0, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn readmit_node(
+        &self,
+        request: Request<ReadmitNodeRequest>,
+    ) -> Result<Response<ChangeClusterResponse>, Status> {
+        cluster::readmit(&self.0, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn rebalance(
+        &self,
+        request: Request<RebalanceRequest>,
+    ) -> Result<Response<ChangeClusterResponse>, Status> {
+        cluster::rebalance(&self.0, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn move_leaders(
+        &self,
+        request: Request<MoveLeadersRequest>,
+    ) -> Result<Response<MoveLeadersResponse>, Status> {
+        cluster::move_leaders(&self.0, request.into_inner()).await.map(Response::new)
+    }
 }
 
 /// Why the catalogue of collections was not changed.
@@ -154,6 +206,9 @@ fn catalogue(error: &CatalogueError) -> Status {
         CatalogueError::Invalid(_) => Status::invalid_argument(message),
         CatalogueError::TooManyPartitions { .. } => Status::resource_exhausted(message),
         CatalogueError::Conflict => Status::aborted(message),
+        CatalogueError::Plan(PlanError::NoNode(_)) => Status::not_found(message),
+        CatalogueError::Plan(PlanError::IsMember(_)) => Status::already_exists(message),
+        CatalogueError::Plan(_) => Status::failed_precondition(message),
         CatalogueError::Propose(error) => return status::from_proposal(error),
         CatalogueError::Unconfirmed(error) => return not_applied(status::from_read(error)),
         CatalogueError::Read(_) => status::internal(message),

@@ -24,10 +24,10 @@ use tonic::{Code, Request, Response, Status};
 use super::data::{Data, stream};
 use super::{PATIENCE, Shared};
 use crate::request;
-use crate::status::{self, OFFSET, OUTCOME, not_applied};
+use crate::status::{self, NODES, OFFSET, OUTCOME, not_applied};
 
 /// Metadata that travels with an answer.
-const ANSWERED: [&str; 4] = [LEADER, OFFSET, OUTCOME, VERSION];
+const ANSWERED: [&str; 5] = [LEADER, NODES, OFFSET, OUTCOME, VERSION];
 
 /// The service.
 #[derive(Clone)]
@@ -120,7 +120,14 @@ impl Anywhere {
         let mut refused = String::new();
         for node in nodes {
             match self.shared.manager.ask(node, passed.clone(), within).await {
-                Ok(answer) => return taken_apart(answer),
+                Ok(answer) => {
+                    let answered = Answered::decode(answer).map_err(damaged)?;
+                    if !answered.metadata.contains_key(NODES) {
+                        return taken_apart(answered);
+                    }
+                    // It was moved away from there, or has not come there yet.
+                    refused = answered.reason;
+                }
                 Err(AskError::Lost(reason)) if method.writes => {
                     return Err(status::unknown(Status::unknown(reason)));
                 }
@@ -205,9 +212,13 @@ where
     Ok(Answered { messages: messages.try_collect().await?, ..Answered::default() })
 }
 
-fn taken_apart<A: Message + Default>(answer: Bytes) -> Result<(MetadataMap, Vec<A>), Status> {
-    let damaged = |error: prost::DecodeError| status::internal(format!("another node's answer: {error}"));
-    let Answered { code, reason, details, metadata, messages } = Answered::decode(answer).map_err(damaged)?;
+#[allow(clippy::needless_pass_by_value)]
+fn damaged(error: prost::DecodeError) -> Status {
+    status::internal(format!("another node's answer: {error}"))
+}
+
+fn taken_apart<A: Message + Default>(answered: Answered) -> Result<(MetadataMap, Vec<A>), Status> {
+    let Answered { code, reason, details, metadata, messages } = answered;
     let mut told = MetadataMap::new();
     put(&metadata, &mut told);
     match Code::from_i32(code) {

@@ -214,9 +214,13 @@ fn lookup(error: &LookupError) -> Status {
     let message = error.to_string();
     match error {
         LookupError::NoCollection { .. } | LookupError::NoPartition { .. } => Status::not_found(message),
-        LookupError::Starting { .. } | LookupError::Joining { .. } => status::unavailable(message),
+        LookupError::Starting { .. } | LookupError::Joining { .. } | LookupError::Outside { .. } => {
+            status::unavailable(message)
+        }
         LookupError::Failed { .. } => Status::unavailable(message),
-        LookupError::Elsewhere { .. } => Status::failed_precondition(message),
+        LookupError::Elsewhere { nodes, .. } => {
+            status::tell_nodes(Status::failed_precondition(message), nodes)
+        }
     }
 }
 

@@ -26,6 +26,7 @@ use super::beating::beat;
 use super::checkpoints::{Checkpoint, Divergence};
 use super::comparing::{self, encode_chain, encode_checkpoints};
 use super::confirming::{Asker, Reads};
+use super::fencing::Fence;
 use super::filling::{self, Filler};
 use super::forwarding::{Arrived, Passed, encode_answers};
 use super::hearing::{Silence, listen};
@@ -33,8 +34,8 @@ use super::incoming::Incoming;
 use super::log::Log;
 use super::machine::{Machine, Place};
 use super::messages::{
-    Request, encode_append_answer, encode_confirmation, encode_snapshot_answer, encode_transfer_answer,
-    encode_vote_answer,
+    Request, encode_append_answer, encode_confirmation, encode_snapshot_answer, encode_term,
+    encode_transfer_answer, encode_vote_answer,
 };
 use super::network::Peers;
 use super::proposing::{Proposer, Write};
@@ -87,6 +88,8 @@ pub(crate) struct Member {
     pub(crate) forward: bool,
     /// Told when the member fails.
     pub(crate) failures: watch::Sender<()>,
+    /// Whether it may make the group: then it may be new without being fenced.
+    pub(crate) founds: bool,
     /// What all members of the node transfer.
     pub(crate) transfers: Arc<Transfers>,
 }
@@ -106,6 +109,7 @@ pub(crate) struct Group {
     neighbours: Arc<Neighbours>,
     incoming: Arc<Incoming>,
     transfers: Arc<Transfers>,
+    fence: Fence,
     gate: Arc<Gate>,
     writes: mpsc::UnboundedSender<Write>,
     /// By quorum, and by lease.
@@ -125,6 +129,7 @@ impl Group {
         let (snapshots, transfers) = (member.place.snapshots.clone(), member.transfers);
         let incoming = Arc::new(Incoming::new(&snapshots, Arc::clone(&transfers)));
         let (log, machine) = open(member.store.clone(), id, member.place).await?;
+        let fence = Fence::new(!member.founds && log.is_new());
         let silence = Silence::default();
         let peers = Peers {
             transport: Arc::clone(&member.transport),
@@ -185,6 +190,7 @@ impl Group {
             neighbours: member.neighbours,
             incoming,
             transfers,
+            fence,
             gate: member.gate,
             writes,
             reads,
@@ -265,11 +271,6 @@ impl Group {
         self.raft.is_initialized().await.map_err(|error| error.to_string())
     }
 
-    /// The members as this one knows them.
-    pub(crate) fn members(&self) -> Vec<NodeId> {
-        members_of(&self.raft)
-    }
-
     /// Who leads, as far as this member knows.
     pub(crate) fn leader(&self) -> Option<NodeId> {
         self.raft.server_metrics().borrow_watched().current_leader.map(NodeId)
@@ -281,14 +282,35 @@ impl Group {
         self.reads[0].confirm().await
     }
 
-    pub(crate) fn raft(&self) -> &Raft<Types, Machine> {
+    pub(super) fn raft(&self) -> &Raft<Types, Machine> {
         &self.raft
+    }
+
+    pub(super) fn fence(&self) -> &Fence {
+        &self.fence
+    }
+
+    /// The term in which this member leads, once a quorum has confirmed that it does.
+    pub(super) async fn leading_term(&self) -> Result<u64, ReadError> {
+        let term = || {
+            let metrics = self.raft.metrics();
+            let metrics = metrics.borrow_watched();
+            (metrics.current_leader == Some(self.node.0)).then_some(metrics.current_term)
+        };
+        let before = term().ok_or(ReadError::NoLeader)?;
+        self.reads[0].confirm().await?;
+        // It may have been deposed and elected again; the confirmation can be of either term then.
+        term().filter(|after| *after == before).ok_or(ReadError::NoLeader)
     }
 
     /// Lets another member lead, if this one does; returns when one does or nobody wants to.
     pub(crate) async fn hand_over(&self) {
-        let others = self.members().into_iter().filter(|other| *other != self.node).collect();
-        self.hand_over_to(others).await;
+        let standing = self.standing();
+        let mut others: Vec<NodeId> = standing.members.voters.into_iter().collect();
+        others.retain(|other| *other != self.node);
+        // Who has most of the log takes over first.
+        others.sort_by_key(|other| std::cmp::Reverse(standing.others.get(other).map(|other| other.matched)));
+        self.hand_over_to(&others).await;
     }
 
     /// Lets a member lead that is fit for it, if this one leads, is not, and there is one that is.
@@ -297,27 +319,28 @@ impl Group {
         if self.leader() != Some(self.node) || !(is_full || self.neighbours.has_worries()) {
             return;
         }
-        let members = self.members();
-        let clock = self.neighbours.clock(&members);
-        let fit = self.neighbours.fit(&members);
+        let voters = members_of(&self.raft);
+        let clock = self.neighbours.clock(&voters);
+        let fit = self.neighbours.fit(&voters);
         if (is_full || clock.is_err()) && !fit.is_empty() {
             let reason =
                 clock.err().map_or_else(|| "its disk is nearly full".to_owned(), |clock| clock.to_string());
             tracing::warn!(group = %self.id, reason, "this node gives the lead to another one");
-            self.hand_over_to(fit).await;
+            self.hand_over_to(&fit).await;
         }
     }
 
-    async fn hand_over_to(&self, others: Vec<NodeId>) {
+    /// Lets one of these members lead, the first before the others; whether another one does now.
+    pub(super) async fn hand_over_to(&self, others: &[NodeId]) -> bool {
         if self.leader() != Some(self.node) {
-            return;
+            return true;
         }
         let since = Instant::now();
-        for other in others.into_iter().cycle() {
+        for other in others.iter().cycle() {
             if since.elapsed() > HANDOVER_PATIENCE
                 || self.raft.trigger().transfer_leader(other.0).await.is_err()
             {
-                return;
+                return false;
             }
             let mut metrics = self.raft.server_metrics();
             let taken = async {
@@ -328,9 +351,10 @@ impl Group {
                 }
             };
             if tokio::time::timeout(HANDOVER_PATIENCE / 4, taken).await.is_ok() {
-                return;
+                return true;
             }
         }
+        false
     }
 
     /// Ends the member. What was proposed and not answered is answered as unknown.
@@ -387,7 +411,11 @@ impl Group {
             }
             Ok(request) => {
                 let group = Arc::clone(self);
-                async move { group.answer_member(request).await }.boxed()
+                async move {
+                    group.check_fence(from, &request).await?;
+                    group.answer_member(request).await
+                }
+                .boxed()
             }
         }
     }
@@ -492,6 +520,7 @@ impl Group {
                 encode_checkpoints(&self.checkpoints(since))
             }
             Request::Chain { at } => encode_chain(self.chain_at(at).await),
+            Request::Lead => encode_term(&self.leading_term().await),
             Request::Links { .. }
             | Request::Records { .. }
             | Request::Base { .. }
@@ -573,7 +602,7 @@ impl Replicator for Arc<Group> {
     }
 
     fn trouble(&self) -> Option<String> {
-        self.neighbours.quorum(&self.members()).err().map(|silent| silent.to_string())
+        self.neighbours.quorum(&members_of(&self.raft)).err().map(|silent| silent.to_string())
     }
 
     fn divergence(&self) -> Option<Divergence> {

@@ -64,6 +64,13 @@ impl Log {
         self.shared.group
     }
 
+    /// Whether there is neither a record nor a vote.
+    pub(crate) fn is_new(&self) -> bool {
+        let Shared { store, group, notes, .. } = &*self.shared;
+        let Notes { vote, purged } = *notes.lock();
+        vote.is_none() && purged.is_none() && store.bounds(*group).last == Offset::ZERO
+    }
+
     /// The snapshot that was being installed, if that was not finished.
     pub(crate) fn installing(&self) -> io::Result<Option<Offset>> {
         let Shared { store, group, .. } = &*self.shared;

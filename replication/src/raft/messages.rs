@@ -21,6 +21,7 @@
 //! | 13 base piece | offset (u64), file (u32), where (u64) | piece as in [`crate::pieces`] |
 //! | 20 compare | offset (u64), verdict; see [`super::comparing`] | number of checkpoints (u32), checkpoints |
 //! | 21 chain | offset (u64) | 1 and the chain there (32 bytes) if it can be told, else 0 |
+//! | 30 lead | | 0, term (u64); 1 not the leader; 2 not confirmed, why |
 
 use std::io;
 
@@ -60,6 +61,7 @@ pub(super) enum Request {
     Records { first: Offset, last: Offset },
     Base { at: Offset },
     BasePiece { at: Offset, file: u32, from: u64 },
+    Lead,
 }
 
 impl Request {
@@ -127,6 +129,7 @@ impl Request {
                 out.put_u8(21);
                 out.put_u64(at.get());
             }
+            Self::Lead => out.put_u8(30),
         }
         Ok(out.freeze())
     }
@@ -169,6 +172,7 @@ impl Request {
                 },
                 20 => Self::Compare { since: Offset(input.try_get_u64()?), verdict: get_verdict(input)? },
                 21 => Self::Chain { at: Offset(input.try_get_u64()?) },
+                30 => Self::Lead,
                 kind => return Err(invalid(format!("there is no request of kind {kind}"))),
             })
         })
@@ -443,11 +447,20 @@ fn get_offset(input: &mut Bytes) -> io::Result<Offset> {
 
 /// What the leader says of a read: everything up to the offset has to be in the view that answers it.
 pub(super) fn encode_confirmation(confirmed: &Result<Offset, ReadError>) -> Bytes {
+    encode_confirmed(&confirmed.as_ref().map(|offset| offset.get()))
+}
+
+/// What the leader says of itself: the term in which it leads.
+pub(super) fn encode_term(confirmed: &Result<u64, ReadError>) -> Bytes {
+    encode_confirmed(&confirmed.as_ref().copied())
+}
+
+fn encode_confirmed(confirmed: &Result<u64, &ReadError>) -> Bytes {
     let mut out = BytesMut::with_capacity(16);
     match confirmed {
-        Ok(offset) => {
+        Ok(number) => {
             out.put_u8(0);
-            out.put_u64(offset.get());
+            out.put_u64(*number);
         }
         Err(ReadError::NoLeader | ReadError::Elsewhere { .. }) => out.put_u8(1),
         Err(error) => {
@@ -459,9 +472,13 @@ pub(super) fn encode_confirmation(confirmed: &Result<Offset, ReadError>) -> Byte
 }
 
 pub(super) fn decode_confirmation(bytes: Bytes) -> io::Result<Result<Offset, ReadError>> {
+    decode_term(bytes).map(|confirmed| confirmed.map(Offset))
+}
+
+pub(super) fn decode_term(bytes: Bytes) -> io::Result<Result<u64, ReadError>> {
     whole(bytes, |input| {
         Ok(match input.try_get_u8()? {
-            0 => Ok(Offset(input.try_get_u64()?)),
+            0 => Ok(input.try_get_u64()?),
             1 => Err(ReadError::NoLeader),
             2 => {
                 let reason = String::from_utf8(get_bytes(input)?.into()).map_err(invalid)?;

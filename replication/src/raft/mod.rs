@@ -4,9 +4,11 @@
 //! to do when it has to be replaced.
 
 mod beating;
+mod changing;
 mod checkpoints;
 mod comparing;
 mod confirming;
+mod fencing;
 mod filling;
 mod forwarding;
 mod group;
@@ -31,16 +33,21 @@ mod histories;
 #[cfg(test)]
 mod installing;
 #[cfg(test)]
+mod moving;
+#[cfg(test)]
 mod scenarios;
 #[cfg(test)]
 mod simulation;
 
 use std::time::Duration;
 
+#[cfg(test)]
+pub(crate) use self::changing::Other;
+pub(crate) use self::changing::{Members, Standing, Step};
 pub use self::checkpoints::{Differing, Divergence};
 pub use self::group::Timing;
 pub(crate) use self::group::{Group, Member};
-pub(crate) use self::groups::{Groups, NODE};
+pub(crate) use self::groups::{CLUSTER, Groups, Member as GroupMember, NODE};
 pub(crate) use self::machine::{Place, newest as newest_view};
 pub(crate) use self::notes::{VOTE, restored};
 #[cfg(test)]
@@ -108,6 +115,15 @@ const READS_AT_ONCE: usize = 4_096;
 
 /// How long what found no leader waits before it is tried again.
 const RETRY_PAUSE: Duration = Duration::from_millis(20);
+
+/// Records that a member may miss and still be given a vote: it has them soon.
+const NEAR_RECORDS: u64 = 1_000;
+
+/// Since when a member must have been heard to be given a vote or the lead.
+const HEARD_WITHIN: Duration = Duration::from_secs(2);
+
+/// How long the members of a group may take to commit a change of them.
+const CHANGE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long a member that stops waits for another one to lead.
 const HANDOVER_PATIENCE: Duration = Duration::from_secs(2);

@@ -76,6 +76,11 @@ impl Cluster {
 
     /// Starts a node on its directory, and lets the others reach it.
     pub(super) async fn begin(&mut self, node: NodeId) {
+        self.begin_as(node, ALL.contains(&node)).await;
+    }
+
+    /// The same, for a node that may make the group or must not.
+    pub(super) async fn begin_as(&mut self, node: NodeId, founds: bool) {
         let dir = self.dir_of(node);
         let options = Options { free_space_reserve: 0, ..Options::default() };
         let store = LogStore::open(&dir.join("log"), options).expect("a log store");
@@ -100,12 +105,18 @@ impl Cluster {
             forward: self.forward,
             failures: watch::Sender::new(()),
             transfers: Arc::clone(&transfers),
+            founds,
         };
         let group = Group::start(member).await.expect("a member");
         let groups = Arc::new(Groups::default());
         groups.add(Arc::clone(&group));
         self.network.join(node, groups);
         self.members.insert(node, Node { group, store, transfers });
+    }
+
+    /// Removes what a node that has ended has on disk.
+    pub(super) fn wipe(&self, node: NodeId) {
+        std::fs::remove_dir_all(self.dir_of(node)).expect("removed");
     }
 
     /// Ends a node; what it has on disk stays.
@@ -122,7 +133,7 @@ impl Cluster {
     }
 
     /// Proposes a value on one node.
-    async fn propose(&self, node: NodeId, object: &str, value: &str) -> Answer {
+    pub(super) async fn propose(&self, node: NodeId, object: &str, value: &str) -> Answer {
         let body = Body::SetValues(SetValues {
             object: object.into(),
             puts: vec![("k".into(), Value::bytes(value.to_owned()))],
@@ -224,7 +235,7 @@ impl Cluster {
         self.group(node).confirm(consistency).expect("replicas have to be asked").await
     }
 
-    fn value(&self, node: NodeId, object: &str) -> Option<String> {
+    pub(super) fn value(&self, node: NodeId, object: &str) -> Option<String> {
         let value = self.group(node).view().value(object, "k").expect("readable").value?;
         Some(String::from_utf8(value.data.into()).expect("text"))
     }

@@ -102,6 +102,11 @@ impl Network {
         }
     }
 
+    /// Mends what was cut between two nodes.
+    pub(crate) fn mend(&self, one: NodeId, other: NodeId) {
+        self.shared.lock().cut.retain(|cut| *cut != (one, other) && *cut != (other, one));
+    }
+
     /// Mends all that was cut.
     pub(crate) fn heal(&self) {
         self.shared.lock().cut.clear();

@@ -14,7 +14,7 @@ mod tests;
 mod zenoh;
 
 pub(crate) use self::links::{Alone, Links};
-pub(crate) use self::mux::Admission;
+pub(crate) use self::mux::{Admission, Stranger};
 
 use std::time::Duration;
 
@@ -87,6 +87,9 @@ pub(crate) trait Transport: Send + Sync + 'static {
     /// Asks another node.
     fn call(&self, call: Call) -> BoxFuture<'static, Result<Bytes, CallError>>;
 }
+
+/// What a node says that answers nothing yet.
+pub(crate) const STARTING: &str = "it is starting";
 
 /// Who answers on this node. The error is told to the other side as it is.
 pub(crate) trait Service: Send + Sync + 'static {

@@ -28,7 +28,7 @@ use self::lane::{Lane, Outgoing, Waiting};
 use super::frame::{
     ClusterId, FrameError, Header, MAX_FRAME_BYTES, Message, Messages, decode, decode_beginning, fits,
 };
-use super::{Call, CallError, Class, GREETING, Service, Transport};
+use super::{Call, CallError, Class, GREETING, STARTING, Service, Transport};
 
 /// Messages that wait to be sent to one node in one class; one more fails at once.
 pub(crate) const QUEUE_MESSAGES: usize = 8_192;
@@ -72,7 +72,16 @@ pub(crate) trait Admission: Send + Sync + 'static {
     }
 
     /// Whether what the node says is heeded; if not, the error tells it why.
-    fn admit(&self, sender: NodeId, incarnation: u64) -> Result<(), String>;
+    fn admit(&self, sender: NodeId, incarnation: u64) -> Result<(), Stranger>;
+}
+
+/// Who may not talk to this node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Stranger {
+    /// What it is told.
+    pub(crate) reason: String,
+    /// Whether it may answer what it is asked.
+    pub(crate) may_answer: bool,
 }
 
 /// Who this node is.
@@ -235,12 +244,16 @@ impl Shared {
         }
         if !self.admission.is_ready() {
             self.counters.count_dropped_silently(Dropped::Starting);
-            return self.refuse_all(&header, messages, "it is starting");
+            let starting = Stranger { reason: STARTING.to_owned(), may_answer: false };
+            self.receive_of_stranger(&header, messages, &starting);
+            return;
         }
         let admitted = self.admission.admit(sender, header.incarnation);
-        if let Err(reason) = admitted {
-            self.counters.count_dropped(Some(sender), Dropped::Admission, &reason);
-            return self.refuse_all(&header, messages, &reason);
+        if let Err(stranger) = admitted {
+            if self.receive_of_stranger(&header, messages, &stranger) {
+                self.counters.count_dropped(Some(sender), Dropped::Admission, &stranger.reason);
+            }
+            return;
         }
         let Some(lane) = self.lane(sender, header.class, LANES) else {
             return self.counters.count_dropped(Some(sender), Dropped::Crowded, &"there are too many nodes");
@@ -317,7 +330,7 @@ impl Shared {
         expires: Instant,
     ) {
         let Some(service) = self.service.read().clone() else {
-            return self.refuse(lane, id, "it is starting");
+            return self.refuse(lane, id, STARTING);
         };
         let Some(answering) = lane.begin_answering() else {
             return self.refuse(lane, id, "it is busy");
@@ -342,17 +355,24 @@ impl Shared {
         });
     }
 
-    fn refuse_all(&self, header: &Header, messages: Messages, reason: &str) {
+    /// Refuses requests but greetings; answers are heeded where that is allowed. Says whether anything was not heeded.
+    fn receive_of_stranger(&self, header: &Header, messages: Messages, stranger: &Stranger) -> bool {
+        let Stranger { reason, may_answer } = stranger;
+        let mut is_refused = false;
         for message in messages {
-            let Message::Request { id, group, left_ms, bytes } = message else { continue };
-            let Some(lane) = self.lane(header.sender, header.class, LANES_WITH_STRANGERS) else { return };
-            if group == GREETING {
-                let expires = Instant::now() + Duration::from_millis(left_ms.into());
-                self.answer(&lane, header.sender, id, group, bytes, expires);
-            } else {
-                self.refuse(&lane, id, reason);
+            let is_request = matches!(message, Message::Request { .. });
+            let Some(lane) = self.lane(header.sender, header.class, LANES_WITH_STRANGERS) else { continue };
+            match message {
+                greeting @ Message::Request { group: GREETING, .. } => {
+                    self.heed(&lane, header.sender, greeting);
+                }
+                Message::Request { id, .. } => self.refuse(&lane, id, reason),
+                answer if *may_answer => self.heed(&lane, header.sender, answer),
+                _ => {}
             }
+            is_refused |= is_request || !may_answer;
         }
+        is_refused
     }
 
     fn refuse(&self, lane: &Lane, id: u64, reason: &str) {

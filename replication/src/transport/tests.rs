@@ -13,7 +13,7 @@ use odgm_log::{GroupId, NodeId};
 use parking_lot::Mutex;
 
 use super::frame::ClusterId;
-use super::mux::{Admission, Identity, Mux};
+use super::mux::{Admission, Identity, Mux, Stranger};
 use super::{Call, CallError, Class, Service, Transport};
 
 /// The longest that anything here is waited for.
@@ -30,12 +30,13 @@ fn identity(node: NodeId) -> Identity {
 struct Members;
 
 impl Admission for Members {
-    fn admit(&self, sender: NodeId, incarnation: u64) -> Result<(), String> {
+    fn admit(&self, sender: NodeId, incarnation: u64) -> Result<(), Stranger> {
         let known = identity(sender).incarnation;
         if known == incarnation {
             return Ok(());
         }
-        Err(format!("node {sender} is known in incarnation {known}, not {incarnation}"))
+        let reason = format!("node {sender} is known in incarnation {known}, not {incarnation}");
+        Err(Stranger { reason, may_answer: false })
     }
 }
 

@@ -42,8 +42,8 @@ fn folder() -> Result<(tempfile::TempDir, String)> {
 async fn backed_up(cluster: &Cluster, backup: &str) -> Story {
     let leader = cluster.leader(CLASS, 0).await?;
     let follower = cluster.nodes().into_iter().find(|node| *node != leader).ok_or("there are others")?;
-    cluster.odgm(follower, &["backup", backup])?.success()?;
-    cluster.odgm(follower, &["backup", "verify", backup])?.success()?;
+    cluster.odgm(follower, &["backup", backup]).await?.success()?;
+    cluster.odgm(follower, &["backup", "verify", backup]).await?.success()?;
     Ok(())
 }
 
@@ -67,7 +67,7 @@ async fn a_cluster_is_restored_into_a_new_one_with_equal_replicas_and_all_of_its
 
     // Everything was lost: three new nodes, restored through one of them.
     let cluster = Layout::of(3).start().await?;
-    cluster.odgm(2, &["restore", &backup])?.success()?;
+    cluster.odgm(2, &["restore", &backup]).await?.success()?;
     cluster.leader(CLASS, 0).await?;
     cluster.converged(CLASS).await?;
     for node in cluster.nodes() {
@@ -114,7 +114,7 @@ async fn what_a_cluster_had_goes_into_a_lone_node_and_back() -> Story {
         node.stop()?;
     }
     let cluster = Layout::of(3).start().await?;
-    cluster.odgm(1, &["restore", &again, "--replicas", "3"])?.success()?;
+    cluster.odgm(1, &["restore", &again, "--replicas", "3"]).await?.success()?;
     cluster.converged(CLASS).await?;
     for node in cluster.nodes() {
         assert_eq!(cluster.objects(node, CLASS, 0)?.value("alone", "k").await?.as_deref(), Some("1"));
@@ -136,7 +136,7 @@ async fn what_a_lone_node_had_grows_into_a_cluster() -> Story {
         node.odgm(&["backup", &backup])?.success()?;
     }
     let cluster = Layout::of(3).start().await?;
-    cluster.odgm(3, &["restore", &backup, "--type", "raft", "--replicas", "3"])?.success()?;
+    cluster.odgm(3, &["restore", &backup, "--type", "raft", "--replicas", "3"]).await?.success()?;
     cluster.objects(1, CLASS, 0)?.set_value("thing-1", "k", "more").await?;
     cluster.converged(CLASS).await?;
     for node in cluster.nodes() {

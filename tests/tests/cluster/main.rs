@@ -7,6 +7,7 @@ mod chaos;
 mod elsewhere;
 mod failover;
 mod load;
+mod membership;
 mod partitions;
 mod streams;
 

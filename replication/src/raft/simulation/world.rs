@@ -143,6 +143,7 @@ impl World {
             forward: true,
             failures: watch::Sender::new(()),
             transfers: Arc::default(),
+            founds: true,
         };
         let group = match Group::start(member).await {
             Ok(group) => group,
@@ -206,7 +207,7 @@ impl World {
 
     /// Who votes, as the leader has it.
     pub(super) fn members(&self) -> BTreeSet<NodeId> {
-        self.leader().map(|(_, process)| process.group.members().into_iter().collect()).unwrap_or_default()
+        self.leader().map(|(_, process)| process.group.standing().members.voters).unwrap_or_default()
     }
 }
 

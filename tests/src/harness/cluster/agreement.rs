@@ -60,8 +60,8 @@ impl Cluster {
         twice.or(named.first().copied())
     }
 
-    /// Waits until all nodes hold the same in every partition of a collection, and answers what. Nothing may be written
-    /// meanwhile.
+    /// Waits until all nodes that are to have a partition hold the same, in every partition of a collection, and answers what.
+    /// Nothing may be written meanwhile.
     ///
     /// # Errors
     /// When two have applied equally much and hold something else, or have not caught up after a minute.
@@ -69,16 +69,18 @@ impl Cluster {
         let clients = self.clients(&self.nodes())?;
         let waiting = || format!("all replicas of {class} to catch up with each other");
         until(waiting, async || {
-            let mut partitions: BTreeMap<u32, BTreeMap<u64, Replica>> = BTreeMap::new();
+            let mut partitions: BTreeMap<u32, (usize, BTreeMap<u64, Replica>)> = BTreeMap::new();
             for (node, found) in replicas(&clients, class).await {
-                for partition in found {
-                    partitions.entry(partition.partition_id).or_default().insert(node, replica(partition));
+                for partition in found.into_iter().filter(|found| found.replicas.contains(&node)) {
+                    let wanted = partition.replicas.len();
+                    let held = partitions.entry(partition.partition_id).or_insert((wanted, BTreeMap::new()));
+                    held.1.insert(node, replica(partition));
                 }
             }
-            let equal = partitions.iter().map(|(partition, replicas)| {
+            let equal = partitions.iter().map(|(partition, (wanted, replicas))| {
                 let same = same(replicas).map_err(|error| format!("{class}/{partition}: {error}"))?;
                 Ok::<_, crate::Error>(
-                    same.filter(|_| replicas.len() == clients.len()).map(|replica| (*partition, replica)),
+                    same.filter(|_| replicas.len() == *wanted).map(|replica| (*partition, replica)),
                 )
             });
             let equal: Option<BTreeMap<u32, Replica>> = equal.collect::<Result<_>>()?;

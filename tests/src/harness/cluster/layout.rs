@@ -40,6 +40,7 @@ impl fmt::Display for Wire {
 #[derive(Clone, Debug)]
 pub struct Layout {
     size: u64,
+    spare: u64,
     wire: Wire,
     collections: Vec<(String, u32)>,
     settings: BTreeMap<String, String>,
@@ -63,6 +64,7 @@ impl Layout {
     pub fn of(size: u64) -> Self {
         Self {
             size,
+            spare: 0,
             wire: Wire::default(),
             collections: Vec::new(),
             settings: BTreeMap::new(),
@@ -72,6 +74,12 @@ impl Layout {
             program: None,
             is_quiet: false,
         }
+    }
+
+    /// So many more nodes, with the next numbers, that are not started and are not of those that found the cluster.
+    #[must_use]
+    pub fn spare(self, spare: u64) -> Self {
+        Self { spare, ..self }
     }
 
     /// Over what they talk.
@@ -126,13 +134,14 @@ impl Layout {
         Self { is_quiet: true, ..self }
     }
 
-    /// Makes the cluster, starts all nodes at once, and waits until each is in service.
+    /// Makes the cluster, starts all nodes at once but those that are spare, and waits until each is in service.
     ///
     /// # Errors
     /// When one ends instead, or is not in service after a minute; the message has what it said.
     pub async fn start(self) -> Result<Cluster> {
+        let founders: Vec<u64> = (1..=self.size).collect();
         let cluster = self.prepare().await?;
-        cluster.start(&cluster.nodes()).await?;
+        cluster.start(&founders).await?;
         Ok(cluster)
     }
 
@@ -141,9 +150,10 @@ impl Layout {
     /// # Errors
     /// When a directory cannot be made, or there are no ports.
     pub async fn prepare(self) -> Result<Cluster> {
-        let found = ports::find(usize::try_from(3 * self.size)?)?;
+        let all = self.size + self.spare;
+        let found = ports::find(usize::try_from(3 * all)?)?;
         let ports = found.chunks(3).map(|ports| Ports { http: ports[0], zenoh: ports[1], tcp: ports[2] });
-        let ports: BTreeMap<u64, Ports> = (1..=self.size).zip(ports).collect();
+        let ports: BTreeMap<u64, Ports> = (1..=all).zip(ports).collect();
         let listening = ports.iter().map(|(node, ports)| (*node, vec![local(ports.zenoh), local(ports.tcp)]));
         let listening: BTreeMap<u64, Vec<SocketAddr>> = listening.collect();
         let network = Network::open(&listening).await?;
@@ -158,7 +168,7 @@ impl Layout {
     }
 
     fn home(&self, node: u64, name: &str, ports: Ports, network: &Network) -> Result<Home> {
-        let others = (1..=self.size).filter(|other| *other != node);
+        let others = (1..=self.size + self.spare).filter(|other| *other != node);
         let ways = others.map(|other| (other, network.entrances(node, other)));
         let listed = |way: &dyn Fn(u64, SocketAddr) -> String, place: usize| {
             let ways = ways.clone().filter_map(|(other, entrances)| Some(way(other, *entrances.get(place)?)));

@@ -67,6 +67,14 @@ impl Member {
         self.running.lock().as_ref().map(|running| running.process.id())
     }
 
+    /// Removes everything that the node knows; it must not run.
+    pub(super) fn wipe(&self) -> Result<()> {
+        if self.running.lock().is_some() {
+            return Err(format!("node {} runs", self.number).into());
+        }
+        Ok(std::fs::remove_dir_all(self.home.data())?)
+    }
+
     pub(super) fn is_awake(&self) -> bool {
         self.running.lock().as_ref().is_some_and(|running| !running.is_paused && !running.is_ending)
     }

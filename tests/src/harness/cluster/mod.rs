@@ -211,9 +211,10 @@ impl Cluster {
     /// Runs `odgm` against a node.
     ///
     /// # Errors
-    /// When the program cannot be run; how it ends is for the caller to judge.
-    pub fn odgm(&self, node: u64, arguments: &[&str]) -> Result<Ran> {
-        Ran::of(self.odgm_command(node, arguments)?)
+    /// When there is no such node, or the program cannot be run; how it ends is for the caller to judge.
+    pub async fn odgm(&self, node: u64, arguments: &[&str]) -> Result<Ran> {
+        let command = self.odgm_command(node, arguments)?;
+        tokio::task::spawn_blocking(move || Ran::of(command)).await?
     }
 
     /// The same, to be run by the caller.
@@ -253,6 +254,24 @@ impl Cluster {
             }
             tokio::time::sleep(SHORT_LOOK).await;
         }
+    }
+
+    /// Removes the data directory of a node that does not run.
+    ///
+    /// # Errors
+    /// When it runs, or the system refuses.
+    pub fn wipe(&self, node: u64) -> Result<()> {
+        self.member(node)?.wipe()
+    }
+
+    /// Waits until a node has logged something.
+    ///
+    /// # Errors
+    /// When it has not after a minute.
+    pub async fn logged(&self, node: u64, what: &str) -> Result<()> {
+        let member = self.member(node)?;
+        let waiting = || format!("node {node} to log {what:?}:\n{}", member.output());
+        until(waiting, async || Ok(member.output().contains(what).then_some(()))).await
     }
 
     /// Everything that a node has logged.

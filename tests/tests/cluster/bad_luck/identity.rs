@@ -29,7 +29,7 @@ async fn a_wiped_disk_under_an_old_id_is_refused_and_gets_no_vote() -> Story {
     cluster.begin_to_start(2)?;
     // It says so itself, and so do those that refuse it.
     for node in [2, 1] {
-        let said = cluster.said(node, "if its disk was lost, run `odgm cluster replace 2`").await?;
+        let said = cluster.said(node, "if its disk was lost, run `odgm cluster readmit 2`").await?;
         assert!(said.contains("node 2 is known to the cluster with data directory"), "{said}");
     }
     assert!(!cluster.serves(2).await?, "it is not part of the cluster");

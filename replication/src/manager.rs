@@ -229,15 +229,7 @@ impl Manager {
             opening: Arc::new(Semaphore::new(OPENING_AT_ONCE)),
             stopping: CancellationToken::new(),
         });
-        if let Some(members) = &manager.members {
-            manager.check_members()?;
-            let founders = members.iter().copied().collect();
-            tokio::spawn(Self::watch_neighbours(
-                Arc::downgrade(&manager),
-                founders,
-                manager.stopping.clone(),
-            ));
-        }
+        manager.meet_neighbours()?;
         // Until it has joined its cluster it is not ready, with or without partitions.
         manager.recount();
         manager.reconcile().await?;
@@ -245,6 +237,15 @@ impl Manager {
         tokio::spawn(Self::follow_catalogue(Arc::downgrade(&manager), manager.stopping.clone()));
         tokio::spawn(retention::run(Arc::downgrade(&manager), interval, manager.stopping.clone()));
         Ok(manager)
+    }
+
+    /// Checks that the members are those that the directory knows, and begins to look after them.
+    fn meet_neighbours(self: &Arc<Self>) -> Result<(), OpenError> {
+        let Some(members) = &self.members else { return Ok(()) };
+        self.check_members()?;
+        let (manager, founders) = (Arc::downgrade(self), members.iter().copied().collect());
+        tokio::spawn(Self::watch_neighbours(manager, founders, self.stopping.clone()));
+        Ok(())
     }
 
     /// Creates the collections that have never been proposed this way. In a cluster this goes on in the background,

@@ -232,10 +232,7 @@ impl Manager {
             opening: Arc::new(Semaphore::new(OPENING_AT_ONCE)),
             stopping: CancellationToken::new(),
         });
-        if manager.members.is_some() {
-            manager.check_members()?;
-            tokio::spawn(Self::watch_neighbours(Arc::downgrade(&manager), manager.stopping.clone()));
-        }
+        manager.meet_neighbours()?;
         // Until it has joined its cluster it is not ready, with or without partitions.
         manager.recount();
         manager.reconcile().await?;
@@ -247,6 +244,15 @@ impl Manager {
         }
         tokio::spawn(retention::run(Arc::downgrade(&manager), interval, manager.stopping.clone()));
         Ok(manager)
+    }
+
+    /// Checks that the members are those that the directory knows, and begins to look after them.
+    fn meet_neighbours(self: &Arc<Self>) -> Result<(), OpenError> {
+        if self.members.is_some() {
+            self.check_members()?;
+            tokio::spawn(Self::watch_neighbours(Arc::downgrade(self), self.stopping.clone()));
+        }
+        Ok(())
     }
 
     /// Creates the collections that have never been proposed this way. In a cluster this goes on in the background,

@@ -7,7 +7,7 @@
 
 use std::collections::BTreeSet;
 use std::io::Read;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -304,7 +304,7 @@ impl Install<'_> {
         self.append(&[], true)?;
         if let Some((at, mut files)) = arriving.take() {
             debug_assert_eq!(at, offset, "the reader has seen that it is the last");
-            self.head(files.finish()?)?;
+            self.head(&files.finish()?)?;
         }
         std::fs::remove_dir_all(&scratch)?;
         Ok(())
@@ -326,28 +326,28 @@ impl Install<'_> {
     fn base(&self, at: Offset, files: PathBuf) -> Result<(), RestoreError> {
         let options = self.options(files);
         let header = rebind(&options, None)?;
-        self.expect("offset", header.applied, at)?;
-        self.expect("chain", header.chain, self.begin.before)?;
+        self.expect("offset", &header.applied, &at)?;
+        self.expect("chain", &header.chain, &self.begin.before)?;
         View::open(&options)?.snapshot()?;
         Ok(())
     }
 
     /// The state becomes the view of the partition.
-    fn head(&self, files: PathBuf) -> Result<(), RestoreError> {
+    fn head(&self, files: &Path) -> Result<(), RestoreError> {
         let Begin { offset, term, chain, state, first, .. } = self.begin;
         // Without records nothing is known of how it came about.
         let floor = (first > offset).then_some(first);
-        let header = rebind(&self.options(files.clone()), floor)?;
-        self.expect("offset", header.applied, offset)?;
-        self.expect("term", header.term, term)?;
-        self.expect("chain", header.chain, chain)?;
-        self.expect("state", header.state, state)?;
+        let header = rebind(&self.options(files.to_path_buf()), floor)?;
+        self.expect("offset", &header.applied, &offset)?;
+        self.expect("term", &header.term, &term)?;
+        self.expect("chain", &header.chain, &chain)?;
+        self.expect("state", &header.state, &state)?;
         let is_replicated = self.definition.replication == Replication::Raft;
         let mut dir = self.opener.data.view(self.group);
         if is_replicated {
             dir = dir.join(offset.to_string());
         }
-        storage::restore(&files, &dir)?;
+        storage::restore(files, &dir)?;
         let view = View::open(&self.options(dir))?;
         if is_replicated || floor.is_some() {
             // The others begin with it; and without records it is what the view is made from again.
@@ -389,8 +389,8 @@ impl Install<'_> {
     fn expect<T: PartialEq + ToString>(
         &self,
         what: &'static str,
-        found: T,
-        expected: T,
+        found: &T,
+        expected: &T,
     ) -> Result<(), RestoreError> {
         if found == expected {
             return Ok(());

@@ -68,6 +68,7 @@ async fn answer_all(asker: Arc<Asker>, mut queue: mpsc::UnboundedReceiver<onesho
 }
 
 /// Asks the quorum, or the leader to ask it.
+#[derive(Clone)]
 pub(super) struct Asker {
     pub(super) group: GroupId,
     pub(super) node: NodeId,

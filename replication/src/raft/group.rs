@@ -131,35 +131,27 @@ impl Group {
         let (log, machine) = open(member.store.clone(), id, member.place).await?;
         let fence = Fence::new(!member.founds && log.is_new());
         let silence = Silence::default();
-        let peers = Peers {
-            transport: Arc::clone(&member.transport),
-            group: id,
-            node,
-            silence: silence.clone(),
-            transfers: Arc::clone(&transfers),
-        };
+        let (transport, sent) = (Arc::clone(&member.transport), Arc::clone(&transfers));
+        let peers = Peers { transport, group: id, node, silence: silence.clone(), transfers: sent };
         let config = Arc::new(config(id, timing)?);
-        let raft = Raft::new(node.0, config, peers, log.clone(), machine.clone()).await;
-        let raft = raft.map_err(io::Error::other)?;
+        let raft = Raft::new(node.0, config, peers, log.clone(), machine.clone());
+        let raft = raft.await.map_err(io::Error::other)?;
         let mut tasks = vec![
             tokio::spawn(listen(raft.clone(), silence, timing.election.1)),
             tokio::spawn(beat(raft.clone(), timing.heartbeat)),
         ];
-        let reads = [false, true].map(|lease| {
-            let (reads, task) = Reads::start(Asker {
-                group: id,
-                node,
-                raft: raft.clone(),
-                transport: Arc::clone(&member.transport),
-                neighbours: Arc::clone(&member.neighbours),
-                forward,
-                lease,
-                visible: machine.visible().subscribe(),
-                log: log.clone(),
-            });
-            tasks.push(task);
-            reads
-        });
+        let asker = Asker {
+            group: id,
+            node,
+            raft: raft.clone(),
+            transport: Arc::clone(&member.transport),
+            neighbours: Arc::clone(&member.neighbours),
+            forward,
+            lease: false,
+            visible: machine.visible().subscribe(),
+            log: log.clone(),
+        };
+        let reads = reads(&asker, &mut tasks);
         // Bounded by the gate, through which every write has come.
         let (writes, queue) = mpsc::unbounded_channel();
         let next = AtomicU64::new(getrandom::u64().map_err(|error| io::Error::other(error.to_string()))?);
@@ -633,6 +625,15 @@ pub(super) fn members_of(raft: &Raft<Types, Machine>) -> Vec<NodeId> {
     let metrics = raft.server_metrics();
     let metrics = metrics.borrow_watched();
     metrics.membership_config.voter_ids().map(NodeId).collect()
+}
+
+/// The reads by quorum, and those by lease.
+fn reads(asker: &Asker, tasks: &mut Vec<JoinHandle<()>>) -> [Reads; 2] {
+    [false, true].map(|lease| {
+        let (reads, task) = Reads::start(Asker { lease, ..asker.clone() });
+        tasks.push(task);
+        reads
+    })
 }
 
 /// Opens the log and the view of a member.

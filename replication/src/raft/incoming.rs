@@ -91,7 +91,7 @@ impl Incoming {
             // Not in the condition: the lock would be held while the piece is written.
             let next = self.queue.lock().pop_front();
             let Some(Queued { through, piece, done }) = next else { return };
-            let written = arriving(current.as_mut(), through).and_then(|arriving| arriving.take(&piece));
+            let written = arriving(&mut current, through).and_then(|arriving| arriving.take(&piece));
             let written = written.map(|new| self.transfers.received(new));
             fail::fail_point!("snapshot-piece-received");
             // Whoever asked may have given up.
@@ -101,7 +101,7 @@ impl Incoming {
 
     /// Checks that all files are whole, and durable, and answers where they are. `release` follows.
     pub(super) fn finish(&self, through: LogId) -> io::Result<PathBuf> {
-        arriving(self.current.lock().as_mut(), through)?.finish()
+        arriving(&mut self.current.lock(), through)?.finish()
     }
 
     /// Removes what was received: it has been taken over.
@@ -114,7 +114,7 @@ impl Incoming {
     }
 }
 
-fn arriving(current: Option<&mut (LogId, Arriving)>, through: LogId) -> io::Result<&mut Arriving> {
+fn arriving(current: &mut Option<(LogId, Arriving)>, through: LogId) -> io::Result<&mut Arriving> {
     match current {
         Some((receiving, arriving)) if *receiving == through => Ok(arriving),
         _ => Err(invalid(format!("no snapshot through {through} is being received: begin again"))),

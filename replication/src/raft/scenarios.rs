@@ -434,7 +434,8 @@ async fn who_was_away_for_longer_than_the_log_comes_back_through_a_snapshot() {
     store.verify(GROUP, &mut |_, _| ()).expect("the records before the snapshot are those of the others");
     let (here, there) =
         (store.read(GROUP, Offset(1), WHOLE), cluster.members[&leader].store.read(GROUP, Offset(1), WHOLE));
-    assert_eq!(here.expect("readable")[..last.0 as usize], there.expect("readable")[..last.0 as usize]);
+    let count = usize::try_from(last.0).expect("few");
+    assert_eq!(here.expect("readable")[..count], there.expect("readable")[..count]);
     let counts = cluster.members[&away].transfers.counts();
     assert_eq!(counts.filled_records, last.0, "each was fetched once");
     let last = cluster.write(&ALL, "late", "1").await.expect("acknowledged").offset;

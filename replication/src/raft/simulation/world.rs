@@ -255,6 +255,7 @@ fn observe(
         Request::Snapshot { .. } | Request::Piece { .. } | Request::Install { .. } => "snapshot",
         Request::Propose { .. } => "propose",
         Request::Confirm { .. } => "confirm",
+        Request::Lead => "lead",
         Request::Compare { .. } | Request::Chain { .. } => "compare",
         Request::Links { .. }
         | Request::Records { .. }

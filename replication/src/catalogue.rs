@@ -266,7 +266,8 @@ impl Catalogue {
     ) -> Payload {
         let groups = (self.next_group..).take(definition.partitions as usize).map(GroupId);
         let next = self.next_group + definition.partitions;
-        let partitions = groups.zip(self.places(definition, nodes)).map(|(group, on)| Placement::new(group, on));
+        let partitions =
+            groups.zip(self.places(definition, nodes)).map(|(group, on)| Placement::new(group, on));
         let placed = Placed {
             definition: definition.clone(),
             partitions: partitions.collect(),

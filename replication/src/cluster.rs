@@ -101,8 +101,7 @@ impl Manager {
             let mut told = String::new();
             while let Err(error) = self.register().await {
                 // Another node knows better what is in the way.
-                let refused =
-                    self.knock(self.others()).await.or_else(|| self.opener.neighbours.refusal());
+                let refused = self.knock(self.others()).await.or_else(|| self.opener.neighbours.refusal());
                 self.set_outside(refused.clone());
                 tell_once(&mut told, refused.unwrap_or(error), "this node is not known to the cluster yet");
                 tokio::time::sleep(RETRY).await;
@@ -161,13 +160,14 @@ impl Manager {
         while !stopping.is_cancelled() {
             let Some(manager) = manager.upgrade() else { return };
             let neighbours = &manager.opener.neighbours;
-            let mut others = manager.everybody();
+            let members = manager.council().unwrap_or_default();
+            let mut others = members.all();
             if others.is_empty() {
                 others.extend(manager.founders());
             }
             others.remove(&manager.node_id());
             neighbours.ask(&*manager.opener.transport, &others).await;
-            manager.tell_of_neighbours(&mut told);
+            manager.tell_of_neighbours(&members, &mut told);
             let groups = manager.opener.groups.all();
             let giving = futures_util::future::join_all(groups.iter().map(|group| group.give_way()));
             // Those that take longer go on at the next round.
@@ -180,9 +180,8 @@ impl Manager {
     }
 
     /// Says when nodes fall silent and when they are back, and what others hold against this one.
-    fn tell_of_neighbours(&self, told: &mut BTreeMap<&'static str, String>) {
+    fn tell_of_neighbours(&self, members: &Members, told: &mut BTreeMap<&'static str, String>) {
         let neighbours = &self.opener.neighbours;
-        let members: Vec<NodeId> = self.everybody().into_iter().collect();
         let mut news = |what: &'static str, now: String, bad: &str, good: &str| {
             let before = told.insert(what, now.clone()).unwrap_or_default();
             match (now == before, now.is_empty()) {
@@ -191,28 +190,31 @@ impl Manager {
                 (false, true) => tracing::info!(node = %self.node_id(), before, "{good}"),
             }
         };
-        let refusal = neighbours.refusal().unwrap_or_default();
+        let refusal = neighbours.refusal();
+        if refusal.is_some() && !self.has_joined() {
+            // Clients are told from now on.
+            self.set_outside(refusal.clone());
+        }
+        let refusal = refusal.unwrap_or_default();
         news(
             "refusal",
             refusal,
             "other nodes do not listen to this one",
             "other nodes listen to this one again",
         );
-        let silent = listed(&neighbours.silent(&members));
+        let silent = listed(&neighbours.silent(&Vec::from_iter(members.all())));
         news("silent", silent, "members do not answer", "all members answer again");
-        let clock = neighbours.clock(&members).err().map(|clock| clock.to_string()).unwrap_or_default();
+        let voters = Vec::from_iter(members.voters.iter().copied());
+        let clock = neighbours.clock(&voters).err().map(|clock| clock.to_string()).unwrap_or_default();
         news("clock", clock, "this node must not lead", "the clock of this node is that of the others again");
-    }
-
-    /// Who is in the catalogue's group, with a vote or without, as far as this node has heard.
-    fn everybody(&self) -> BTreeSet<NodeId> {
-        let Members { voters, learners } = self.council().unwrap_or_default();
-        voters.union(&learners).copied().collect()
     }
 
     /// Compares what the node was told of its cluster with the members that its directory knows.
     pub(crate) fn check_members(&self) -> Result<(), OpenError> {
-        let (members, told) = (self.everybody(), BTreeSet::from_iter(self.founders().iter().copied()));
+        // Raft may still be starting; the view is not.
+        let members = self.catalogue.view().members()?.map(|members| members.membership.nodes);
+        let members = BTreeSet::from_iter(members.unwrap_or_default());
+        let told = BTreeSet::from_iter(self.founders().iter().copied());
         let founders = self.catalogue_founders()?;
         if members.is_empty() || told == members || founders.as_ref() == Some(&told) {
             return Ok(());
@@ -262,7 +264,7 @@ impl Manager {
 
     /// Finds out whether this node is still, or again, of the cluster. Called now and then.
     pub(crate) async fn look_around(&self) {
-        self.nodes.replace_members(self.everybody());
+        self.nodes.replace_members(self.council().unwrap_or_default().all());
         let nodes = self.nodes.all();
         let Some(me) = nodes.get(&self.node_id()) else { return };
         match (self.outside().is_some(), me.state.is_member()) {

@@ -528,9 +528,9 @@ impl Manager {
 
     /// The nodes on which new partitions are placed: those that follow the catalogue and stay.
     pub(crate) fn places(&self, catalogue: &Catalogue) -> Vec<NodeId> {
-        let Some(Members { voters, learners }) = self.council() else { return vec![self.node_id()] };
+        let Some(members) = self.council() else { return vec![self.node_id()] };
         let stays = |node: &NodeId| catalogue.nodes.get(node).is_none_or(|entry| entry.state.is_member());
-        voters.union(&learners).copied().filter(stays).collect()
+        members.all().into_iter().filter(stays).collect()
     }
 }
 

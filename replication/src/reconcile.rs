@@ -34,6 +34,8 @@ impl Manager {
     pub(crate) async fn reconcile(self: &Arc<Self>) -> Result<(), OpenError> {
         let _alone = self.reconciling.lock().await;
         let catalogue = self.read_catalogue()?;
+        // First, since who founded the cluster and is not in the catalogue yet is known only by it.
+        self.nodes.replace_members(self.council().unwrap_or_default().all());
         self.nodes.replace(&catalogue.nodes);
         let gone: Vec<_> = {
             let here = self.collections.read();

@@ -25,7 +25,8 @@ pub(crate) struct Members {
 }
 
 impl Members {
-    fn all(&self) -> BTreeSet<NodeId> {
+    /// All of them.
+    pub(crate) fn all(&self) -> BTreeSet<NodeId> {
         self.voters.union(&self.learners).copied().collect()
     }
 }

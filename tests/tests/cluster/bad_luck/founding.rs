@@ -43,7 +43,7 @@ async fn lists_that_differ_found_no_cluster_until_they_agree() -> Story {
     cluster.begin_to_start(2)?;
     cluster.in_service(&[1, 2, 3]).await?;
     // The fourth one is in nobody's list but its own.
-    cluster.said(4, "node 1 has a cluster already, and this node waits to be taken in").await?;
+    cluster.said(4, "node 4 is not part of this cluster: to let it in, run `odgm cluster add 4`").await?;
     assert!(!cluster.serves(4).await?);
     Ok(())
 }

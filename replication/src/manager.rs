@@ -205,7 +205,7 @@ impl Manager {
             forward: cluster.as_ref().is_none_or(|cluster| cluster.forward),
             transfers: Arc::default(),
         });
-        let founders = members.clone().map(|nodes| Founders { nodes, first_only: false });
+        let founders = members.clone().map(|nodes| Founders { nodes, first_only: false, restored: false });
         let blueprint = Blueprint::catalogue(opener.rules.clone(), founders);
         let catalogue = opening::open(&opener, blueprint).await.map_err(OpenError::Catalogue)?;
         let failures = opener.workers.failures();
@@ -416,9 +416,9 @@ impl Manager {
     pub(crate) fn start(self: &Arc<Self>, collection: &Arc<Collection>) {
         self.recount();
         for (index, group, founders) in collection.here() {
-            let (definition, first_only) = (collection.definition(), collection.founded_by_first());
+            let (definition, restored) = (collection.definition(), collection.is_restored());
             let blueprint =
-                Blueprint::partition(definition, index, group, founders, first_only, &self.opener.rules);
+                Blueprint::partition(definition, index, group, founders, restored, &self.opener.rules);
             let manager = Arc::clone(self);
             let collection = Arc::clone(collection);
             tokio::spawn(async move {

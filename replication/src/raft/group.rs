@@ -71,6 +71,8 @@ impl Default for Timing {
 pub(crate) struct Member {
     /// What the partition is called on the command line.
     pub(crate) name: String,
+    /// Whether the group goes on from a backup that not all members have from the beginning.
+    pub(crate) restored: bool,
     pub(crate) group: GroupId,
     pub(crate) node: NodeId,
     pub(crate) store: LogStore,
@@ -94,6 +96,7 @@ pub(crate) struct Member {
 /// This node's member of a group.
 pub(crate) struct Group {
     name: String,
+    restored: bool,
     id: GroupId,
     node: NodeId,
     store: LogStore,
@@ -166,6 +169,7 @@ impl Group {
         tokio::spawn(tell_failure(machine.failure(), member.failures));
         let group = Arc::new(Self {
             name: member.name,
+            restored: member.restored,
             id,
             node,
             store: member.store,
@@ -419,10 +423,11 @@ impl Group {
     }
 
     /// A member that holds nothing of a log that there is has lost its disk, or has not been brought up to date. It would
-    /// make a quorum with members that miss what it had: so it votes only where the log begins.
+    /// make a quorum with members that miss what it had: so it votes only where the log begins. A restored log begins
+    /// with a backup that only one of them has; there, that a node with a new disk is not admitted has to do.
     fn require_memory(&self, vote: &VoteRequest<Types>) -> io::Result<()> {
         let candidate = vote.last_log_id.map_or(0, |last| last.index);
-        if candidate == 0 || self.log.store().bounds(self.id).last > Offset::ZERO {
+        if candidate == 0 || self.restored || self.log.store().bounds(self.id).last > Offset::ZERO {
             return Ok(());
         }
         Err(io::Error::other(

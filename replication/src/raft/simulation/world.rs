@@ -130,6 +130,7 @@ impl World {
             resources: Resources::default(),
         };
         let member = Member {
+            restored: false,
             name: "demo/0".to_owned(),
             group: GROUP,
             node: id,

@@ -197,8 +197,11 @@ impl Manager {
 
     /// Compares what the node was told of its cluster with the members that its directory knows.
     pub(crate) fn check_members(&self) -> Result<(), OpenError> {
-        let (members, told) = (BTreeSet::from_iter(self.places()), BTreeSet::from_iter(self.founders()));
+        let told = BTreeSet::from_iter(self.founders());
         let founders = self.catalogue_founders()?;
+        // Raft may still be starting, and what the view has not written out is applied again when somebody leads.
+        let known = self.catalogue.view().members()?.map(|members| members.membership.nodes);
+        let members = known.map(BTreeSet::from_iter).or_else(|| founders.clone()).unwrap_or_default();
         if members.is_empty() || told == members || founders.as_ref() == Some(&told) {
             return Ok(());
         }

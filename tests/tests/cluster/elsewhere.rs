@@ -74,8 +74,8 @@ async fn one_node_is_asked_for_the_streams_of_all() -> Story {
             (cluster.objects(1, CLASS, partition)?, cluster.objects(*owner, CLASS, partition)?);
         let object = object(u64::from(partition));
         assert_eq!(here.history(&object).await?, there.history(&object).await?);
-        let first = At::Offset(told.first().ok_or("there are events")?.offset);
-        assert_eq!(here.get_at(&object, first).await?, there.get_at(&object, first).await?);
+        let then = At::Offset(told.last().ok_or("there are events")?.offset);
+        assert_eq!(here.get_at(&object, then).await?, there.get_at(&object, then).await?);
         assert_eq!(dump(&cluster, 1, partition).await?, dump(&cluster, *owner, partition).await?);
     }
     name_cursors(&cluster).await?;

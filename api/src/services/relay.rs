@@ -13,7 +13,7 @@ use odgm_proto::odgm::v1::writes_client::WritesClient;
 use parking_lot::Mutex;
 use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::transport::{Channel, Endpoint};
-use tonic::{Request, Status};
+use tonic::{Code, Request, Status};
 
 use super::Shared;
 use crate::request;
@@ -71,10 +71,16 @@ impl Way {
 
     /// What the other node said; where it did not, the next one is looked for afresh.
     pub(super) fn heed<T>(&self, answer: Result<T, Status>) -> Result<T, Status> {
-        answer.inspect_err(|status| {
-            if status.code() == tonic::Code::Unavailable {
-                self.shared.relay.forget(self.node);
+        answer.map_err(|status| {
+            if status.code() != Code::Unavailable {
+                return status;
             }
+            self.shared.relay.forget(self.node);
+            if !status.metadata().is_empty() {
+                return status;
+            }
+            let message = format!("node {}, which has the partition: {}", self.node, status.message());
+            status::unavailable(message)
         })
     }
 

@@ -22,6 +22,9 @@ use crate::status::{self, OUTCOME};
 /// How long a connection to another node may take to be made before the next one is tried.
 const CONNECT_WITHIN: Duration = Duration::from_secs(1);
 
+/// How often a node is asked whether it is still there, and how long it may take to say so: streams end if it is not.
+const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(5));
+
 /// Connections to other nodes, made when they are needed. There are as many as nodes.
 #[derive(Default)]
 pub(super) struct Relay {
@@ -37,7 +40,11 @@ impl Relay {
         }
         let endpoint =
             Endpoint::from_shared(format!("http://{address}")).map_err(|error| error.to_string())?;
-        let connected = endpoint.connect_timeout(CONNECT_WITHIN).connect().await;
+        let endpoint = endpoint
+            .connect_timeout(CONNECT_WITHIN)
+            .http2_keep_alive_interval(KEEPALIVE.0)
+            .keep_alive_timeout(KEEPALIVE.1);
+        let connected = endpoint.connect().await;
         let channel = connected.map_err(|error| format!("{address}: {error}"))?;
         self.channels.lock().insert(node, (address.to_owned(), channel.clone()));
         Ok(channel)

@@ -184,7 +184,24 @@ async fn a_restore_that_is_killed_leaves_nothing_and_can_be_repeated() -> Story 
     node.odgm(&["backup", &backup])?.success()?;
     node.stop()?;
 
-    let home = Home::new()?;
+    // All data are in place, and no catalogue has them.
+    let mut home = Home::new()?.with("FAILPOINTS", "restore-after-partition=pause");
+    let node = home.start().await?;
+    let mut command = node.odgm_command(&["restore", &backup])?;
+    let mut restoring = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
+    let folders = |name: &str| fs::read_dir(home.data().join(name)).map_or(0, Iterator::count);
+    while folders("views") < 2 || folders("scratch") > 0 {
+        assert!(restoring.try_wait()?.is_none(), "it waits for the rest");
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    node.kill()?;
+    assert!(!restoring.wait()?.success());
+    home.set("FAILPOINTS", "");
+    let node = home.start().await?;
+    assert!(!node.odgm(&["collection", "list"])?.success()?.contains("things"));
+    node.stop()?;
+    assert_eq!(fs::read_dir(home.data().join("views"))?.count(), 1, "what was restored is removed");
+
     let mut killed = 0;
     for after in [5, 20, 60, 120] {
         let node = home.start().await?;

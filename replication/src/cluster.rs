@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::FutureExt as _;
@@ -113,7 +113,7 @@ impl Manager {
                 );
                 tokio::time::sleep(RETRY).await;
             }
-            self.joined();
+            self.joined().await;
         };
         tokio::select! {
             () = joined => {}
@@ -154,6 +154,7 @@ impl Manager {
     ) {
         let mut told = BTreeMap::new();
         while !stopping.is_cancelled() {
+            let begun = Instant::now();
             let Some(manager) = manager.upgrade() else { return };
             let neighbours = &manager.opener.neighbours;
             let mut others = founders.clone();
@@ -167,7 +168,9 @@ impl Manager {
             let _ = tokio::time::timeout(ASK_EVERY.0, giving).await;
             let pause = if neighbours.is_founded() { ASK_EVERY.0 } else { ASK_EVERY.1 };
             drop(manager);
-            stopping.run_until_cancelled(tokio::time::sleep(pause)).await;
+            // Whoever does not answer must not make the others look silent.
+            let rest = pause.saturating_sub(begun.elapsed());
+            stopping.run_until_cancelled(tokio::time::sleep(rest)).await;
         }
     }
 

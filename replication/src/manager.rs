@@ -202,7 +202,7 @@ impl Manager {
             transport,
             neighbours,
             timing: cluster.as_ref().map_or_else(Timing::default, |cluster| cluster.timing),
-            forward: cluster.as_ref().is_none_or(|cluster| cluster.forward),
+            forward: cluster.as_ref().is_some_and(|cluster| cluster.forward),
             transfers: Arc::default(),
         });
         let founders = members.clone().map(|nodes| Founders { nodes, first_only: false, restored: false });
@@ -294,7 +294,7 @@ impl Manager {
     /// Why there is no collection of a name here.
     pub fn missing(&self, name: &str) -> LookupError {
         let name = name.to_owned();
-        if self.has_joined.load(Ordering::Acquire) {
+        if self.has_joined() {
             LookupError::NoCollection { name }
         } else {
             LookupError::Joining { name }
@@ -466,15 +466,22 @@ impl Manager {
                 readiness.ready += of_one.ready;
                 readiness.failed += of_one.failed;
             }
-            let joining = usize::from(!self.has_joined.load(Ordering::Acquire));
+            let joining = usize::from(!self.has_joined());
             readiness.starting = readiness.opening + joining;
         });
     }
 
     /// The node knows the catalogue as it is, and is known in it.
-    pub(crate) fn joined(&self) {
+    pub(crate) async fn joined(self: &Arc<Self>) {
         self.has_joined.store(true, Ordering::Release);
+        if let Err(error) = self.reconcile().await {
+            tracing::error!(%error, "the catalogue of collections cannot be followed");
+        }
         self.recount();
+    }
+
+    pub(crate) fn has_joined(&self) -> bool {
+        self.has_joined.load(Ordering::Acquire)
     }
 
     /// Returns when the catalogue here holds all that was written before.

@@ -45,7 +45,10 @@ impl Manager {
         for (name, collection) in gone {
             self.end(&name, collection).await;
         }
-        self.remove_strays(&catalogue).await;
+        // Until the node knows the catalogue as it is, a group that nobody has may be one that was given away since.
+        if self.has_joined() {
+            self.remove_strays(&catalogue).await;
+        }
         for (name, placed) in &catalogue.collections {
             if self.collection(name).is_none() {
                 let collection = Collection::new(placed, self.node_id());

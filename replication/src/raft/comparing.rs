@@ -53,7 +53,8 @@ pub(super) async fn run(group: Weak<Group>, every: Duration) {
         ticks.tick().await;
         let Some(group) = group.upgrade() else { return };
         if group.leader() != Some(group.node()) {
-            rounds = Rounds::default();
+            // Whoever leads next goes on from what it was told.
+            rounds = Rounds::after(group.told().borrow().clone());
             continue;
         }
         if rounds.go(&group).await {
@@ -67,6 +68,10 @@ pub(super) async fn run(group: Weak<Group>, every: Duration) {
 }
 
 impl Rounds {
+    fn after(told: Option<Divergence>) -> Self {
+        Self { verdict: told.map_or(Verdict::Open, Verdict::Diverged), ..Self::default() }
+    }
+
     /// Asks everybody once; answers whether there is something new to say.
     async fn go(&mut self, group: &Arc<Group>) -> bool {
         let others = group.others();
@@ -83,9 +88,7 @@ impl Rounds {
         }
         let verdict = match compared.divergence {
             Some(divergence) => Verdict::Diverged(self.same_or(divergence)),
-            None if self.in_question(group).iter().all(|node| compared.equal.contains_key(node)) => {
-                Verdict::Equal
-            }
+            None if self.are_equal(group, &compared.equal) => Verdict::Equal,
             None => self.verdict.clone(),
         };
         self.equal.append(&mut compared.equal);
@@ -106,6 +109,15 @@ impl Rounds {
             }
             _ => found,
         }
+    }
+
+    /// Whether all that is in question was seen to be equal; where something differed, at that place or behind it.
+    fn are_equal(&self, group: &Group, seen: &BTreeMap<NodeId, Offset>) -> bool {
+        let from = match &self.verdict {
+            Verdict::Diverged(known) => known.differs,
+            Verdict::Open | Verdict::Equal => Offset::ZERO,
+        };
+        self.in_question(group).iter().all(|node| seen.get(node).is_some_and(|at| *at >= from))
     }
 
     /// Those of whom it has to be seen that they are equal before it is said of all.

@@ -84,22 +84,15 @@ impl Offset {
 impl Timestamp {
     /// The wall clock. Only proposers call this; applying a record never does.
     pub fn now() -> Self {
-        fail::fail_point!("clock", |file| Self::system().shifted(file.as_deref()));
-        Self::system()
-    }
-
-    fn system() -> Self {
         let elapsed = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-        Self(u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX))
-    }
-
-    /// By as many seconds as the file says, if there is one: tests set a node's clock with it.
-    // Without failpoints nobody calls it.
-    #[allow(dead_code)]
-    fn shifted(self, file: Option<&str>) -> Self {
-        let text = file.and_then(|file| std::fs::read_to_string(file).ok()).unwrap_or_default();
-        let seconds: i64 = text.trim().parse().unwrap_or_default();
-        Self(self.0.saturating_add_signed(seconds.saturating_mul(1_000_000)))
+        let now = Self(u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX));
+        // By as many seconds as the file says, if there is one: tests set a node's clock with it.
+        fail::fail_point!("clock", |file| {
+            let text = file.and_then(|file| std::fs::read_to_string(file).ok()).unwrap_or_default();
+            let seconds: i64 = text.trim().parse().unwrap_or_default();
+            Self(now.0.saturating_add_signed(seconds.saturating_mul(1_000_000)))
+        });
+        now
     }
 
     /// Whole milliseconds since the Unix epoch.

@@ -57,6 +57,12 @@ pub enum CatalogueError {
 /// How often a change of the catalogue is tried again that somebody else's has come before.
 const ATTEMPTS: usize = 8;
 
+/// What is said where a change was proposed, and what came of it here is not what should have.
+pub(crate) fn stands(error: &dyn std::fmt::Display) -> CatalogueError {
+    let reason = format!("the catalogue was changed, but this node does not follow it: {error}");
+    ProposeError::Unknown { reason }.into()
+}
+
 impl Manager {
     /// Creates a collection and waits until its partitions on this node are up or have failed.
     ///
@@ -186,8 +192,7 @@ impl Manager {
                 Err(CatalogueError::Conflict) => {}
                 changed => {
                     changed?;
-                    self.reconcile().await?;
-                    return Ok(());
+                    return self.reconcile().await.map_err(|error| stands(&error));
                 }
             }
         }
@@ -223,7 +228,9 @@ impl Manager {
     pub(crate) async fn change(&self, change: Payload) -> Result<(), CatalogueError> {
         let applied = self.catalogue.propose(change).await?;
         match applied.outcome {
-            Outcome::Changed { .. } => Ok(self.catalogue.applied(applied.offset).await?),
+            Outcome::Changed { .. } => {
+                self.catalogue.applied(applied.offset).await.map_err(|error| stands(&error))
+            }
             _ => Err(CatalogueError::Conflict),
         }
     }

@@ -54,16 +54,6 @@ impl From<std::io::Error> for BackupError {
     }
 }
 
-/// A folder that is removed when it is no longer needed.
-struct Folder(PathBuf);
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        // What stays is removed at the next start.
-        drop(std::fs::remove_dir_all(&self.0));
-    }
-}
-
 impl Manager {
     /// Writes the state of a partition as it is now, and with `with_log` the records that are kept up to it. What was
     /// acknowledged before is in it if reads of the partition are confirmed before. Blocks.
@@ -81,10 +71,10 @@ impl Manager {
             return Err(BackupError::Missing { kept });
         }
         let folder = format!("backup-{}", COUNT.fetch_add(1, Ordering::Relaxed));
-        let folder = Folder(self.opener.data.scratch_named(&folder));
-        std::fs::create_dir_all(&folder.0)?;
-        let (first, base) = if with_log { pin_base(partition, &folder.0)? } else { (Offset(u64::MAX), None) };
-        let head = folder.0.join("head");
+        let folder = self.opener.data.scratch_folder(&folder)?;
+        let (first, base) =
+            if with_log { pin_base(partition, folder.path())? } else { (Offset(u64::MAX), None) };
+        let head = folder.path().join("head");
         let header = partition.view().snapshot_to(&head)?;
         let first = first.min(header.applied.next());
         let (log, group) = (partition.log(), partition.group());

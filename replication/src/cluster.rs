@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::FutureExt as _;
@@ -115,7 +115,7 @@ impl Manager {
                 );
                 tokio::time::sleep(RETRY).await;
             }
-            self.joined();
+            self.joined().await;
         };
         tokio::select! {
             () = joined => {}
@@ -158,6 +158,7 @@ impl Manager {
     pub(crate) async fn watch_neighbours(manager: Weak<Self>, stopping: CancellationToken) {
         let mut told = BTreeMap::new();
         while !stopping.is_cancelled() {
+            let begun = Instant::now();
             let Some(manager) = manager.upgrade() else { return };
             let neighbours = &manager.opener.neighbours;
             let members = manager.council().unwrap_or_default();
@@ -175,7 +176,9 @@ impl Manager {
             let is_founding = manager.founds() && !neighbours.is_founded();
             let pause = if is_founding { ASK_EVERY.1 } else { ASK_EVERY.0 };
             drop(manager);
-            stopping.run_until_cancelled(tokio::time::sleep(pause)).await;
+            // Whoever does not answer must not make the others look silent.
+            let rest = pause.saturating_sub(begun.elapsed());
+            stopping.run_until_cancelled(tokio::time::sleep(rest)).await;
         }
     }
 
@@ -211,11 +214,11 @@ impl Manager {
 
     /// Compares what the node was told of its cluster with the members that its directory knows.
     pub(crate) fn check_members(&self) -> Result<(), OpenError> {
-        // Raft may still be starting; the view is not.
-        let members = self.catalogue.view().members()?.map(|members| members.membership.nodes);
-        let members = BTreeSet::from_iter(members.unwrap_or_default());
         let told = BTreeSet::from_iter(self.founders().iter().copied());
         let founders = self.catalogue_founders()?;
+        // Raft may still be starting, and what the view has not written out is applied again when somebody leads.
+        let known = self.catalogue.view().members()?.map(|members| members.membership.nodes);
+        let members = known.map(BTreeSet::from_iter).or_else(|| founders.clone()).unwrap_or_default();
         if members.is_empty() || told == members || founders.as_ref() == Some(&told) {
             return Ok(());
         }

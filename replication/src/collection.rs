@@ -139,9 +139,9 @@ impl Collection {
         &self.definition
     }
 
-    /// Whether nobody but the first of a partition's nodes may make its group.
-    pub(crate) fn founded_by_first(&self) -> bool {
-        self.restored || self.definition.options.raft_init_leader_only
+    /// Whether its groups go on from a backup.
+    pub(crate) fn is_restored(&self) -> bool {
+        self.restored
     }
 
     /// When it was created.

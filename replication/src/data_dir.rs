@@ -9,7 +9,7 @@
 //! scratch/G/    a second view of group G while it is proven or rebuilt; others while something is backed up or restored
 //! ```
 
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
@@ -200,14 +200,32 @@ impl DataDir {
         self.root.join(SCRATCH).join(group.to_string())
     }
 
-    /// Where something is made for a while that is named by its purpose. Gone when the directory is next opened.
-    pub(crate) fn scratch_named(&self, name: &str) -> PathBuf {
-        self.root.join(SCRATCH).join(name)
+    /// A new folder in which something is made for a while, named by its purpose.
+    pub(crate) fn scratch_folder(&self, name: &str) -> io::Result<ScratchFolder> {
+        let folder = ScratchFolder(self.root.join(SCRATCH).join(name));
+        fs::create_dir_all(&folder.0)?;
+        Ok(folder)
     }
 
     /// Where the snapshots of a group are.
     pub fn snapshots(&self, group: GroupId) -> PathBuf {
         self.root.join("snapshots").join(group.to_string())
+    }
+}
+
+/// A folder that is removed when it is no longer needed.
+pub(crate) struct ScratchFolder(PathBuf);
+
+impl ScratchFolder {
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for ScratchFolder {
+    fn drop(&mut self) {
+        // What stays is removed when the directory is next opened.
+        drop(fs::remove_dir_all(&self.0));
     }
 }
 

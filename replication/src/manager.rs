@@ -204,10 +204,10 @@ impl Manager {
             transport,
             neighbours,
             timing: cluster.as_ref().map_or_else(Timing::default, |cluster| cluster.timing),
-            forward: cluster.as_ref().is_none_or(|cluster| cluster.forward),
+            forward: cluster.as_ref().is_some_and(|cluster| cluster.forward),
             transfers: Arc::default(),
         });
-        let founders = members.clone().map(|nodes| Founders { nodes, first_only: false });
+        let founders = members.clone().map(|nodes| Founders { nodes, first_only: false, restored: false });
         let blueprint = Blueprint::catalogue(opener.rules.clone(), founders);
         let catalogue = opening::open(&opener, blueprint).await.map_err(OpenError::Catalogue)?;
         let failures = opener.workers.failures();
@@ -424,11 +424,11 @@ impl Manager {
     /// Brings partitions of a collection up in the background.
     pub(crate) fn start(self: &Arc<Self>, collection: &Arc<Collection>, partitions: Vec<usize>) {
         self.recount();
-        let first_only = collection.founded_by_first();
+        let restored = collection.is_restored();
         for index in partitions {
             let Some(placed) = collection.placement(index) else { continue };
             let definition = collection.definition();
-            let blueprint = Blueprint::partition(definition, index, placed, first_only, &self.opener.rules);
+            let blueprint = Blueprint::partition(definition, index, placed, restored, &self.opener.rules);
             let manager = Arc::clone(self);
             let collection = Arc::clone(collection);
             tokio::spawn(async move {
@@ -482,8 +482,11 @@ impl Manager {
     }
 
     /// The node knows the catalogue as it is, and is known in it.
-    pub(crate) fn joined(&self) {
+    pub(crate) async fn joined(self: &Arc<Self>) {
         self.has_joined.store(true, Ordering::Release);
+        if let Err(error) = self.reconcile().await {
+            tracing::error!(%error, "the catalogue of collections cannot be followed");
+        }
         self.recount();
     }
 

@@ -68,7 +68,7 @@ pub(crate) enum Trouble {
     },
     /// This node's clock is not that of most members.
     #[error(
-        "the clock of node {node}, which leads, is {} s {} those of most members, and {} s is the most that is allowed \
+        "the clock of node {node} is {} s {} those of most members, and {} s is the most that is allowed \
          (ODGM_CLOCK_DRIFT_MS): set its clock, best by NTP",
         micros.unsigned_abs() / 1_000_000,
         if *micros > 0 { "ahead of" } else { "behind" },
@@ -136,6 +136,13 @@ struct Heard {
     /// Its clock less this node's, and by how much that may be wrong, in microseconds.
     ahead: i64,
     give_or_take: i64,
+}
+
+impl Heard {
+    /// Whether it is still worth something.
+    fn is_fresh(&self) -> bool {
+        self.at.elapsed() < 2 * SILENT_AFTER
+    }
 }
 
 /// Who a node is to the others.
@@ -208,7 +215,10 @@ impl Neighbours {
         let worries = {
             let mut heard = self.heard.write();
             heard.retain(|node, _| others.contains(node));
-            heard.values().any(|heard| heard.vitals.is_low_on_space || self.is_far(heard.ahead, heard))
+            heard
+                .values()
+                .filter(|heard| heard.is_fresh())
+                .any(|heard| heard.vitals.is_low_on_space || self.is_far(heard.ahead, heard))
         };
         self.has_worries.store(worries, Ordering::Relaxed);
     }
@@ -342,9 +352,7 @@ impl Neighbours {
     /// What members said lately.
     fn fresh(&self, members: &[NodeId]) -> BTreeMap<NodeId, Heard> {
         let heard = self.heard.read();
-        let fresh = heard
-            .iter()
-            .filter(|(node, heard)| members.contains(node) && heard.at.elapsed() < 2 * SILENT_AFTER);
+        let fresh = heard.iter().filter(|(node, heard)| members.contains(node) && heard.is_fresh());
         fresh.map(|(node, heard)| (*node, heard.clone())).collect()
     }
 
@@ -470,7 +478,7 @@ mod tests {
             clocks(apart).clock(&ALL).expect("one other has about the same time");
         }
         let ahead = clocks([-3_600, -3_601]).clock(&ALL).expect_err("nobody else has this time");
-        insta::assert_snapshot!(ahead, @"the clock of node 1, which leads, is 3600 s ahead of those of most members, and 5 s is the most that is allowed (ODGM_CLOCK_DRIFT_MS): set its clock, best by NTP");
+        insta::assert_snapshot!(ahead, @"the clock of node 1 is 3600 s ahead of those of most members, and 5 s is the most that is allowed (ODGM_CLOCK_DRIFT_MS): set its clock, best by NTP");
         let behind = clocks([60, 61]).clock(&ALL).expect_err("nobody else has this time");
         assert!(
             behind.to_string().contains("60 s behind") || behind.to_string().contains("61 s behind"),

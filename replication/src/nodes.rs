@@ -16,7 +16,8 @@ const BOTH_ALIVE: Duration = Duration::from_secs(5);
 /// Processes of one node that are remembered; of those that come and go so quickly, the newest.
 const REMEMBERED_PROCESSES: usize = 8;
 
-/// Nodes whose processes are remembered. Those that the catalogue does not have are forgotten first.
+/// Nodes whose processes are remembered. Beyond them, those not heard of lately are forgotten; if there are none, a new one is not
+/// noted.
 const REMEMBERED_NODES: usize = 1_024;
 
 /// What is known of each node.

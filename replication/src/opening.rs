@@ -71,6 +71,8 @@ pub(crate) struct Founders {
     pub(crate) nodes: Vec<NodeId>,
     /// Whether nobody but the first does.
     pub(crate) first_only: bool,
+    /// Whether the group goes on from a backup that only the first has.
+    pub(crate) restored: bool,
 }
 
 /// The class under which the catalogue's own partition is known.
@@ -101,12 +103,16 @@ impl Blueprint {
         definition: &Definition,
         index: usize,
         placed: &Placement,
-        first_only: bool,
+        restored: bool,
         rules: &Config,
     ) -> Self {
         let founders = match definition.replication {
             Replication::Local => None,
-            Replication::Raft => Some(Founders { nodes: placed.founders.clone(), first_only }),
+            Replication::Raft => {
+                // Only the first has the backup.
+                let first_only = restored || definition.options.raft_init_leader_only;
+                Some(Founders { nodes: placed.founders.clone(), first_only, restored })
+            }
         };
         Self {
             class: definition.name.clone(),
@@ -148,6 +154,7 @@ async fn open_group(
     let founds = founders.nodes.contains(&node);
     let gate = Gate::new(opener.limits);
     let member = Member {
+        restored: founders.restored && founds,
         name: format!("{}/{}", blueprint.class, blueprint.index),
         group: id,
         node,
@@ -199,7 +206,7 @@ async fn agree(group: &Group, neighbours: &Neighbours) {
 
 /// Makes the group, if nobody has. The first founder does so at once, and then leads.
 async fn found(group: Arc<Group>, node: NodeId, founders: Founders) {
-    let Founders { nodes, first_only } = founders;
+    let Founders { nodes, first_only, .. } = founders;
     let is_first = nodes.first() == Some(&node);
     if !nodes.contains(&node) || (first_only && !is_first) {
         return;

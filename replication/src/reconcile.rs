@@ -48,8 +48,11 @@ impl Manager {
             self.end(&name, collection).await;
         }
         let mut come = self.take_over(&catalogue).await;
-        // What comes back must not find what it was before.
-        self.remove_strays(&catalogue).await;
+        // Until the node knows the catalogue as it is, a group that is not its own may have become so since. Before any
+        // starts: what comes back must not find what it was before.
+        if self.has_joined() {
+            self.remove_strays(&catalogue).await;
+        }
         for (name, placed) in &catalogue.collections {
             if self.collection(name).is_none() {
                 let collection = Collection::new(placed, self.node_id());

@@ -19,14 +19,14 @@ use odgm_log::{Body, Cause, GroupId, NodeId, Offset, Payload, Record, Term, Time
 use odgm_projections::storage;
 use odgm_projections::{OpenError as ViewError, View, ViewOptions, rebind};
 
-use crate::administration::CatalogueError;
+use crate::administration::{CatalogueError, stands};
 use crate::bundle::{Begin, BundleError, Part, Reader};
-use crate::collection::Collection;
+use crate::collection::{Collection, LookupError};
 use crate::definition::{Definition, Replication};
 use crate::manager::{Manager, blocking};
 use crate::opening::Opener;
 use crate::pieces::Arriving;
-use crate::reading::Consistency;
+use crate::reading::{Consistency, ReadError};
 use crate::{raft, reconcile};
 
 /// Payload bytes that are appended before their sync is waited for.
@@ -101,11 +101,7 @@ pub enum RestoreError {
 impl RestoreError {
     /// Whether the collection may have been created in spite of the error.
     pub fn is_unknown(&self) -> bool {
-        match self {
-            Self::Catalogue(CatalogueError::Propose(error)) => !error.not_applied(),
-            Self::Catalogue(CatalogueError::Unconfirmed(_) | CatalogueError::Read(_)) => true,
-            _ => false,
-        }
+        matches!(self, Self::Catalogue(CatalogueError::Propose(error)) if !error.not_applied())
     }
 }
 
@@ -152,10 +148,7 @@ impl Manager {
         let manager = Arc::clone(self);
         let restored =
             tokio::spawn(async move { manager.restore_here(definition, wanted, input).await }.boxed());
-        async move {
-            restored.await.unwrap_or_else(|error| Err(std::io::Error::other(error.to_string()).into()))
-        }
-        .boxed()
+        async move { restored.await.unwrap_or_else(|error| Err(stands(&error).into())) }.boxed()
     }
 
     async fn restore_here(
@@ -184,11 +177,10 @@ impl Manager {
             return Err(error);
         }
         self.restoring.lock().retain(|group| !groups.contains(group));
-        self.reconcile().await.map_err(CatalogueError::from)?;
         self.settled().await;
-        let missing = || CatalogueError::NotFound(definition.name.clone());
-        let collection = self.collection(&definition.name).ok_or_else(missing)?;
-        self.spread(&collection).await;
+        let collection = self.collection(&definition.name);
+        let collection = collection.ok_or_else(|| stands(&"the collection was deleted again"))?;
+        self.spread(&collection).await?;
         Ok(Restored { collection, same_groups: groups == wanted })
     }
 
@@ -205,13 +197,22 @@ impl Manager {
         Ok(nodes)
     }
 
-    /// Returns when a majority of each partition's replicas has its data, or the node stops.
-    async fn spread(&self, collection: &Collection) {
-        for partition in collection.partitions().flatten() {
-            while !self.is_stopping() && partition.confirm(Consistency::Linearizable).await.is_err() {
-                tokio::time::sleep(ASK_AGAIN).await;
+    /// Returns when a majority of each partition's replicas has its data, or the partition or the node is closed.
+    async fn spread(&self, collection: &Collection) -> Result<(), RestoreError> {
+        for partition in collection.partitions() {
+            let partition = match partition {
+                Ok(partition) => partition,
+                Err(error @ LookupError::Failed { .. }) => return Err(stands(&error).into()),
+                Err(_) => continue,
+            };
+            while !self.is_stopping() {
+                match partition.confirm(Consistency::Linearizable).await {
+                    Ok(()) | Err(ReadError::Closed) => break,
+                    Err(_) => tokio::time::sleep(ASK_AGAIN).await,
+                }
             }
         }
+        Ok(())
     }
 
     /// Removes the data of groups that did not become those of a collection. What fails is tried again at the next change of
@@ -269,8 +270,7 @@ struct Install<'a> {
 
 impl Install<'_> {
     fn run(&self, reader: &mut Reader<impl Read>) -> Result<(), RestoreError> {
-        let scratch = self.opener.data.scratch_named(&format!("restore-{}", self.group));
-        std::fs::create_dir_all(&scratch)?;
+        let scratch = self.opener.data.scratch_folder(&format!("restore-{}", self.group))?;
         let Begin { first, before, offset, term, .. } = self.begin;
         if self.definition.replication == Replication::Local && term > Term(0) {
             return Err(RestoreError::NeedsRaft { partition: self.partition });
@@ -292,7 +292,7 @@ impl Install<'_> {
                     if let Some((at, mut files)) = arriving.take() {
                         self.base(at, files.finish()?)?;
                     }
-                    arriving = Some((at, Arriving::begin(&scratch.join(at.to_string()), files)?));
+                    arriving = Some((at, Arriving::begin(&scratch.path().join(at.to_string()), files)?));
                 }
                 Part::Piece(piece) => {
                     if let Some((_, arriving)) = &mut arriving {
@@ -306,7 +306,6 @@ impl Install<'_> {
             debug_assert_eq!(at, offset, "the reader has seen that it is the last");
             self.head(&files.finish()?)?;
         }
-        std::fs::remove_dir_all(&scratch)?;
         Ok(())
     }
 

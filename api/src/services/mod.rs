@@ -40,7 +40,7 @@ use crate::identity::{self, Rule};
 use crate::request;
 use crate::status::{self, Written, not_applied};
 
-/// Verifications and dumps that run at once; each keeps a thread and a disk busy.
+/// Verifications, dumps of views, backups and restores that run at once; each keeps a thread and a disk busy.
 const HEAVY_AT_ONCE: usize = 2;
 
 /// How long a request may take where the client does not say how long it waits.
@@ -192,7 +192,7 @@ impl Shared {
         })
     }
 
-    /// Room for a verification or a dump, until it is dropped; waits for it.
+    /// Room for a verification, a dump, a backup or a restore, until it is dropped; waits for it.
     async fn heavy(&self) -> Result<OwnedSemaphorePermit, Status> {
         Arc::clone(&self.heavy).acquire_owned().await.map_err(status::internal)
     }

@@ -13,7 +13,7 @@ use odgm_proto::odgm::v1::writes_client::WritesClient;
 use parking_lot::Mutex;
 use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::transport::{Channel, Endpoint};
-use tonic::{Request, Status};
+use tonic::{Code, Request, Status};
 
 use super::Shared;
 use crate::request;
@@ -21,6 +21,9 @@ use crate::status::{self, OUTCOME};
 
 /// How long a connection to another node may take to be made before the next one is tried.
 const CONNECT_WITHIN: Duration = Duration::from_secs(1);
+
+/// How often a node is asked whether it is still there, and how long it may take to say so: streams end if it is not.
+const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(5));
 
 /// Connections to other nodes, made when they are needed. There are as many as nodes.
 #[derive(Default)]
@@ -37,7 +40,11 @@ impl Relay {
         }
         let endpoint =
             Endpoint::from_shared(format!("http://{address}")).map_err(|error| error.to_string())?;
-        let connected = endpoint.connect_timeout(CONNECT_WITHIN).connect().await;
+        let endpoint = endpoint
+            .connect_timeout(CONNECT_WITHIN)
+            .http2_keep_alive_interval(KEEPALIVE.0)
+            .keep_alive_timeout(KEEPALIVE.1);
+        let connected = endpoint.connect().await;
         let channel = connected.map_err(|error| format!("{address}: {error}"))?;
         self.channels.lock().insert(node, (address.to_owned(), channel.clone()));
         Ok(channel)
@@ -71,10 +78,16 @@ impl Way {
 
     /// What the other node said; where it did not, the next one is looked for afresh.
     pub(super) fn heed<T>(&self, answer: Result<T, Status>) -> Result<T, Status> {
-        answer.inspect_err(|status| {
-            if status.code() == tonic::Code::Unavailable {
-                self.shared.relay.forget(self.node);
+        answer.map_err(|status| {
+            if status.code() != Code::Unavailable {
+                return status;
             }
+            self.shared.relay.forget(self.node);
+            if !status.metadata().is_empty() {
+                return status;
+            }
+            let message = format!("node {}, which has the partition: {}", self.node, status.message());
+            status::unavailable(message)
         })
     }
 

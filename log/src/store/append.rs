@@ -7,6 +7,7 @@ use super::group::{Group, Writer};
 use super::keys::{Link, Row};
 use super::options::MAX_APPEND_BYTES;
 use super::sync::{Mark, OnDurable, Waiting};
+use super::tables::Batch;
 use super::{LogStore, Store};
 use crate::chain::CHECKPOINT_INTERVAL;
 use crate::envelope::{ENVELOPE_HEADER, STORED_HEADER, encode_stored};
@@ -111,19 +112,9 @@ impl Store {
     ) -> Result<Link, AppendError> {
         let per_record = STORED_HEADER + ENVELOPE_HEADER + ROW_OVERHEAD;
         let mut batch = self.syncer.tables.batch(bytes + records.len() * per_record + BATCH_OVERHEAD);
-        let mut head = before;
-        for record in records {
-            head = head.after(record);
-            chain.push(head.chain);
-            writer.scratch.clear();
-            encode_stored(group.id, record, &mut writer.scratch);
-            batch.put_record(group.id, record.offset, &writer.scratch);
-            if head.offset.0.is_multiple_of(CHECKPOINT_INTERVAL) {
-                batch.put_link(group.id, Row::Checkpoint(head.offset), head);
-            }
-        }
+        let each = |link: Link| chain.push(link.chain);
+        let head = put_records(&mut batch, group.id, before, records, &mut writer.scratch, each);
         batch.put_link(group.id, Row::Head, head);
-        writer.scratch.shrink_to(SCRATCH_KEPT);
         fail::fail_point!("log-before-append", |reason| Err(AppendError::Failed(
             self.syncer.fail(reason.unwrap_or_default())
         )));
@@ -133,6 +124,30 @@ impl Store {
         })?;
         Ok(head)
     }
+}
+
+/// Puts the rows of records that follow each other behind `before`; answers the link at the last, and tells of each.
+pub(super) fn put_records(
+    batch: &mut Batch<'_>,
+    group: GroupId,
+    before: Link,
+    records: &[Record],
+    scratch: &mut Vec<u8>,
+    mut each: impl FnMut(Link),
+) -> Link {
+    let mut link = before;
+    for record in records {
+        link = link.after(record);
+        each(link);
+        scratch.clear();
+        encode_stored(group, record, scratch);
+        batch.put_record(group, record.offset, scratch);
+        if link.offset.0.is_multiple_of(CHECKPOINT_INTERVAL) {
+            batch.put_link(group, Row::Checkpoint(link.offset), link);
+        }
+    }
+    scratch.shrink_to(SCRATCH_KEPT);
+    link
 }
 
 /// Checks offsets and sizes; returns the size of all payloads.

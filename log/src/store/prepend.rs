@@ -7,12 +7,12 @@
 use std::sync::Arc;
 
 use super::LogStore;
+use super::append::put_records;
 use super::error::ChangeError;
 use super::group::Group;
 use super::keys::{Link, Row};
 use super::options::MAX_APPEND_BYTES;
-use crate::chain::{self, CHECKPOINT_INTERVAL};
-use crate::envelope::encode_stored;
+use crate::chain;
 use crate::ids::{GroupId, Hash};
 use crate::record::Record;
 
@@ -36,22 +36,13 @@ impl LogStore {
         let size: u64 = records.iter().map(|record| record.payload.len() as u64).sum();
         let start =
             Link { offset: first.offset.previous(), chain: before, bytes: floor.bytes.wrapping_sub(size) };
-        let mut link = start;
-        for record in records {
-            link = link.after(record);
-            writer.scratch.clear();
-            encode_stored(group.id, record, &mut writer.scratch);
-            batch.put_record(group.id, record.offset, &writer.scratch);
-            if link.offset.0.is_multiple_of(CHECKPOINT_INTERVAL) {
-                batch.put_link(group.id, Row::Checkpoint(link.offset), link);
-            }
-        }
+        put_records(&mut batch, group.id, start, records, &mut writer.scratch, drop);
         batch.put_link(group.id, Row::Floor, start);
         self.write(batch)?;
-        // Under the writer's lock: a trim that follows finds them on the disk, or not at all.
-        self.store.syncer.sync_now()?;
         group.state.write().floor = start;
-        Ok(())
+        // Appends need not wait for the disk. Until it has them they are read all the same; lost, they are fetched again.
+        drop(writer);
+        Ok(self.store.syncer.sync_now()?)
     }
 }
 

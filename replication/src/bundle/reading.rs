@@ -164,7 +164,7 @@ impl<R: Read> Reader<R> {
         let misplaced = || self.damaged(format!("{} of file {} does not belong there", piece.at, piece.file));
         let snapshot = bundle.snapshot.as_mut().ok_or_else(misplaced)?;
         let file = snapshot.files.get(snapshot.file).ok_or_else(misplaced)?;
-        let end = piece.at + piece.bytes.len() as u64;
+        let end = piece.at.saturating_add(piece.bytes.len() as u64);
         let is_last = end == file.bytes;
         if piece.file as usize != snapshot.file
             || piece.at != snapshot.at

@@ -53,7 +53,8 @@ pub(super) async fn run(group: Weak<Group>, every: Duration) {
         ticks.tick().await;
         let Some(group) = group.upgrade() else { return };
         if group.leader() != Some(group.node()) {
-            rounds = Rounds::default();
+            // Whoever leads next goes on from what it was told.
+            rounds = Rounds::after(group.told().borrow().clone());
             continue;
         }
         if rounds.go(&group).await {
@@ -67,6 +68,10 @@ pub(super) async fn run(group: Weak<Group>, every: Duration) {
 }
 
 impl Rounds {
+    fn after(told: Option<Divergence>) -> Self {
+        Self { verdict: told.map_or(Verdict::Open, Verdict::Diverged), ..Self::default() }
+    }
+
     /// Asks everybody once; answers whether there is something new to say.
     async fn go(&mut self, group: &Arc<Group>) -> bool {
         let others = group.others();
@@ -83,9 +88,7 @@ impl Rounds {
         }
         let verdict = match compared.divergence {
             Some(divergence) => Verdict::Diverged(self.same_or(divergence)),
-            None if self.in_question(group).iter().all(|node| compared.equal.contains_key(node)) => {
-                Verdict::Equal
-            }
+            None if self.are_equal(group, &compared.equal) => Verdict::Equal,
             None => self.verdict.clone(),
         };
         self.equal.append(&mut compared.equal);
@@ -106,6 +109,15 @@ impl Rounds {
             }
             _ => found,
         }
+    }
+
+    /// Whether all that is in question was seen to be equal; where something differed, at that place or behind it.
+    fn are_equal(&self, group: &Group, seen: &BTreeMap<NodeId, Offset>) -> bool {
+        let from = match &self.verdict {
+            Verdict::Diverged(known) => known.differs,
+            Verdict::Open | Verdict::Equal => Offset::ZERO,
+        };
+        self.in_question(group).iter().all(|node| seen.get(node).is_some_and(|at| *at >= from))
     }
 
     /// Those of whom it has to be seen that they are equal before it is said of all.
@@ -134,22 +146,56 @@ async fn narrow(group: &Arc<Group>, divergence: &mut Divergence) {
     let mut others = divergence.compared.iter().filter(|node| divergence.odd.contains(*node) != odd_here);
     let other = others.next().or_else(|| divergence.compared.iter().find(|node| **node != here));
     let Some(other) = other.copied() else { return };
+    let mut search = Search::new(divergence.equal, divergence.differs);
     for _ in 0..NARROWING_QUESTIONS {
-        let (equal, differs) = (divergence.equal, divergence.differs);
-        if equal.next() >= differs {
-            return;
-        }
-        let middle = Offset(equal.0 + (differs.0 - equal.0) / 2);
-        let there = match group.call(other, Request::Chain { at: middle }).await {
+        let Some(at) = search.next() else { break };
+        let there = match group.call(other, Request::Chain { at }).await {
             Some(answer) => decode_chain(answer).ok().flatten(),
-            None => return,
+            None => break,
         };
-        let (Some(there), Some(here)) = (there, group.chain_at(middle).await) else { return };
-        if there == here {
-            divergence.equal = middle;
-        } else {
-            divergence.differs = middle;
+        match (there, group.chain_at(at).await) {
+            (Some(there), Some(here)) => search.note(at, there == here),
+            // Trimmed since: what it was then has to do.
+            _ if search.unsure => search.note(at, true),
+            _ => break,
         }
+    }
+    (divergence.equal, divergence.differs) = (search.equal, search.differs);
+}
+
+/// The search for the first record that differs, by halving what is between one that does not and one that does.
+struct Search {
+    equal: Offset,
+    differs: Offset,
+    /// Whether the lower end has to be asked for first: what was equal once may have been changed since, on a disk that a
+    /// restarted member has read again.
+    unsure: bool,
+}
+
+impl Search {
+    fn new(equal: Offset, differs: Offset) -> Self {
+        Self { equal, differs, unsure: equal > Offset::ZERO }
+    }
+
+    /// What to compare next; nothing when it is found.
+    fn next(&self) -> Option<Offset> {
+        let middle = Offset(self.equal.0 + (self.differs.0 - self.equal.0) / 2);
+        match self.unsure {
+            true => Some(self.equal),
+            false => (middle > self.equal).then_some(middle),
+        }
+    }
+
+    fn note(&mut self, at: Offset, is_equal: bool) {
+        if is_equal {
+            self.equal = at;
+        } else {
+            self.differs = at;
+            if self.unsure {
+                self.equal = Offset::ZERO;
+            }
+        }
+        self.unsure = false;
     }
 }
 
@@ -296,6 +342,21 @@ fn get_hash(input: &mut Bytes) -> io::Result<Hash> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_first_record_that_differs_is_found_whatever_was_equal_once() {
+        const END: u64 = 33;
+        for first in 1..=END {
+            for equal_once in 0..END {
+                let mut search = Search::new(Offset(equal_once), Offset(END));
+                while let Some(at) = search.next() {
+                    search.note(at, at < Offset(first));
+                }
+                let found = (search.equal, search.differs);
+                assert_eq!(found, (Offset(first - 1), Offset(first)), "equal once up to {equal_once}");
+            }
+        }
+    }
 
     #[test]
     fn what_is_compared_arrives_as_it_was_sent() {

@@ -10,7 +10,7 @@ use openraft::{Raft, ReadPolicy};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
-use super::group::{leader_by, members_of};
+use super::leading::{leader_by, members_of};
 use super::log::Log;
 use super::machine::Machine;
 use super::messages::{Request, decode_confirmation};

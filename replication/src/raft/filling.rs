@@ -55,6 +55,9 @@ impl Filler {
                 let permit = self.transfers.filling.acquire().await;
                 let filled = self.fill().await;
                 drop(permit);
+                if matches!(filled, Ok(false)) {
+                    break;
+                }
                 if let Err(error) = filled {
                     if told != error.to_string() {
                         told = error.to_string();
@@ -87,30 +90,30 @@ impl Filler {
             .then_some(at)
     }
 
-    /// Fetches the next part from whoever has it.
-    async fn fill(&self) -> io::Result<()> {
-        let mut refused = io::Error::other("there is no other member");
+    /// Fetches the next part from whoever has it; answers whether there may be more to fetch.
+    async fn fill(&self) -> io::Result<bool> {
+        let mut failed = None;
         for peer in self.peers() {
             let filled = match (self.missing(), self.missing_base()) {
                 (Some(floor), _) => self.fill_from(peer, floor).await,
                 (None, Some(base)) => self.base_from(peer, base).await,
-                (None, None) => return Ok(()),
+                (None, None) => return Ok(true),
             };
             match filled {
-                Ok(true) => return Ok(()),
-                Ok(false) => {
-                    refused =
-                        io::Error::other("no member has the records before the snapshot that came last");
-                }
-                Err(error) => refused = io::Error::new(error.kind(), format!("node {peer}: {error}")),
+                Ok(true) => return Ok(true),
+                Ok(false) => {}
+                Err(error) => failed = Some(io::Error::new(error.kind(), format!("node {peer}: {error}"))),
             }
         }
-        if self.missing().is_none() {
-            // Reads of the past begin at the next snapshot of its own then; nothing is wrong.
-            tracing::info!(group = %self.group, "no member has the snapshot before the first record");
-            self.machine.installed().changed().await.map_err(io::Error::other)?;
+        if let Some(error) = failed {
+            return Err(error);
         }
-        Err(refused)
+        if self.missing().is_some() {
+            return Err(io::Error::other("no member has the records before the snapshot that came last"));
+        }
+        // Reads of the past begin at the next snapshot of its own then; nothing is wrong.
+        tracing::info!(group = %self.group, "no member has the snapshot before the first record");
+        Ok(false)
     }
 
     /// The other members, the leader first.
@@ -150,6 +153,7 @@ impl Filler {
             let start = end - fits.count();
             let offset = |step: usize| Offset(links.first.0 + step as u64);
             let (first, last) = (offset(start), offset(end - 1));
+            fail::fail_point!("fill-records", |_| Err(io::Error::other("a failpoint")));
             let answer = self.ask(peer, Request::Records { first, last }).await?;
             let records = decode_records(self.group, first, answer)?;
             let size: usize = records.iter().map(|record| record.payload.len()).sum();

@@ -2,207 +2,69 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use bytes::Bytes;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
-use odgm_log::body;
 use odgm_log::store::LogStore;
 use odgm_log::{GroupId, NodeId, Offset};
 use odgm_projections::View;
+use openraft::Raft;
 use openraft::async_runtime::WatchReceiver as _;
-use openraft::raft::{AppendEntriesRequest, VoteRequest};
-use openraft::{Config, EntryPayload, Raft, SnapshotPolicy};
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
-use super::beating::beat;
 use super::checkpoints::{Checkpoint, Divergence};
-use super::comparing::{self, encode_chain, encode_checkpoints};
-use super::confirming::{Asker, Reads};
+use super::confirming::Reads;
 use super::fencing::Fence;
-use super::filling::{self, Filler};
-use super::forwarding::{Arrived, Passed, encode_answers};
-use super::hearing::{Silence, listen};
+use super::forwarding::Arrived;
 use super::incoming::Incoming;
+use super::leading::members_of;
 use super::log::Log;
-use super::machine::{Machine, Place};
-use super::messages::{
-    Request, encode_append_answer, encode_confirmation, encode_snapshot_answer, encode_term,
-    encode_transfer_answer, encode_vote_answer,
-};
-use super::network::Peers;
-use super::proposing::{Proposer, Write};
+use super::machine::Machine;
+use super::proposing::Write;
 use super::transfers::Transfers;
-use super::types::{Entry, LogId, Peer, Types, Vote, index, invalid, offset};
-use super::{DRAIN_PATIENCE, HANDOVER_PATIENCE, RETRY_PAUSE, SNAPSHOT_PATIENCE};
-use crate::manager::blocking;
+use super::types::{LogId, Peer, Types, index, offset};
+use super::{DRAIN_PATIENCE, RETRY_PAUSE, SNAPSHOT_PATIENCE};
 use crate::neighbours::Neighbours;
-use crate::partition::adds;
-use crate::proposal::{Gate, Proposal, ProposeError, Reply};
+use crate::proposal::{Gate, Proposal, ProposeError};
 use crate::reading::{Consistency, ReadError};
 use crate::replicator::Replicator;
 use crate::transport::Transport;
 
-/// How quickly members notice that one has gone, or is not as the others are.
-#[derive(Clone, Copy, Debug)]
-pub struct Timing {
-    /// How often a leader that has nothing to say is heard.
-    pub heartbeat: Duration,
-    /// A follower that hears nothing for the lease, which is the longest, and a time between these two calls an election.
-    pub election: (Duration, Duration),
-    /// How often replicas are compared.
-    pub comparison: Duration,
-}
-
-impl Default for Timing {
-    fn default() -> Self {
-        let election = (Duration::from_millis(450), Duration::from_millis(650));
-        Self { heartbeat: Duration::from_millis(150), election, comparison: Duration::from_secs(10) }
-    }
-}
-
-/// What a member of a group is brought up with.
-pub(crate) struct Member {
-    /// What the partition is called on the command line.
-    pub(crate) name: String,
-    pub(crate) group: GroupId,
-    pub(crate) node: NodeId,
-    pub(crate) store: LogStore,
-    pub(crate) place: Place,
-    pub(crate) transport: Arc<dyn Transport>,
-    /// What is known of the other nodes.
-    pub(crate) neighbours: Arc<Neighbours>,
-    pub(crate) timing: Timing,
-    /// Counts the writes in flight, those of other nodes included.
-    pub(crate) gate: Arc<Gate>,
-    /// The rules with which the log begins.
-    pub(crate) rules: body::Config,
-    /// Whether what only the leader can do is passed on to it.
-    pub(crate) forward: bool,
-    /// Told when the member fails.
-    pub(crate) failures: watch::Sender<()>,
-    /// Whether it may make the group: then it may be new without being fenced.
-    pub(crate) founds: bool,
-    /// What all members of the node transfer.
-    pub(crate) transfers: Arc<Transfers>,
-}
-
 /// This node's member of a group.
 pub(crate) struct Group {
-    name: String,
-    id: GroupId,
-    node: NodeId,
-    store: LogStore,
-    transport: Arc<dyn Transport>,
+    pub(super) name: String,
+    pub(super) restored: bool,
+    pub(super) id: GroupId,
+    pub(super) node: NodeId,
+    pub(super) store: LogStore,
+    pub(super) transport: Arc<dyn Transport>,
     /// What is wrong between the replicas, as far as the leader has told.
-    divergence: watch::Sender<Option<Divergence>>,
-    raft: Raft<Types, Machine>,
-    machine: Machine,
-    log: Log,
-    neighbours: Arc<Neighbours>,
-    incoming: Arc<Incoming>,
-    transfers: Arc<Transfers>,
-    fence: Fence,
-    gate: Arc<Gate>,
-    writes: mpsc::UnboundedSender<Write>,
+    pub(super) divergence: watch::Sender<Option<Divergence>>,
+    pub(super) raft: Raft<Types, Machine>,
+    pub(super) machine: Machine,
+    pub(super) log: Log,
+    pub(super) neighbours: Arc<Neighbours>,
+    pub(super) incoming: Arc<Incoming>,
+    pub(super) transfers: Arc<Transfers>,
+    pub(super) fence: Fence,
+    pub(super) gate: Arc<Gate>,
+    pub(super) writes: mpsc::UnboundedSender<Write>,
     /// By quorum, and by lease.
-    reads: [Reads; 2],
+    pub(super) reads: [Reads; 2],
     /// What other nodes have passed on.
-    arrived: Mutex<Arrived>,
-    closed: Mutex<Option<ProposeError>>,
+    pub(super) arrived: Mutex<Arrived>,
+    pub(super) closed: Mutex<Option<ProposeError>>,
     /// Ended with the member.
-    tasks: Mutex<Vec<JoinHandle<()>>>,
-    runtime: Handle,
+    pub(super) tasks: Mutex<Vec<JoinHandle<()>>>,
+    pub(super) runtime: Handle,
 }
 
 impl Group {
-    /// Brings the member up. It takes part as soon as the group has been [initialised](Self::initialize) somewhere.
-    pub(crate) async fn start(member: Member) -> io::Result<Arc<Self>> {
-        let (id, node, timing, forward) = (member.group, member.node, member.timing, member.forward);
-        let (snapshots, transfers) = (member.place.snapshots.clone(), member.transfers);
-        let incoming = Arc::new(Incoming::new(&snapshots, Arc::clone(&transfers)));
-        let (log, machine) = open(member.store.clone(), id, member.place).await?;
-        let fence = Fence::new(!member.founds && log.is_new());
-        let silence = Silence::default();
-        let (transport, sent) = (Arc::clone(&member.transport), Arc::clone(&transfers));
-        let peers = Peers { transport, group: id, node, silence: silence.clone(), transfers: sent };
-        let config = Arc::new(config(id, timing)?);
-        let raft = Raft::new(node.0, config, peers, log.clone(), machine.clone());
-        let raft = raft.await.map_err(io::Error::other)?;
-        let mut tasks = vec![
-            tokio::spawn(listen(raft.clone(), silence, timing.election.1)),
-            tokio::spawn(beat(raft.clone(), timing.heartbeat)),
-        ];
-        let asker = Asker {
-            group: id,
-            node,
-            raft: raft.clone(),
-            transport: Arc::clone(&member.transport),
-            neighbours: Arc::clone(&member.neighbours),
-            forward,
-            lease: false,
-            visible: machine.visible().subscribe(),
-            log: log.clone(),
-        };
-        let reads = reads(&asker, &mut tasks);
-        // Bounded by the gate, through which every write has come.
-        let (writes, queue) = mpsc::unbounded_channel();
-        let next = AtomicU64::new(getrandom::u64().map_err(|error| io::Error::other(error.to_string()))?);
-        let proposer = Proposer {
-            group: id,
-            node,
-            raft: raft.clone(),
-            log: log.clone(),
-            neighbours: Arc::clone(&member.neighbours),
-            transport: Arc::clone(&member.transport),
-            forward,
-            rules: member.rules,
-            next,
-            queue: writes.downgrade(),
-        };
-        tasks.push(tokio::spawn(proposer.run(queue)));
-        tokio::spawn(tell_failure(machine.failure(), member.failures));
-        let group = Arc::new(Self {
-            name: member.name,
-            id,
-            node,
-            store: member.store,
-            transport: member.transport,
-            divergence: watch::Sender::new(None),
-            raft,
-            machine,
-            log,
-            neighbours: member.neighbours,
-            incoming,
-            transfers,
-            fence,
-            gate: member.gate,
-            writes,
-            reads,
-            arrived: Mutex::default(),
-            closed: Mutex::default(),
-            tasks: Mutex::new(tasks),
-            runtime: Handle::current(),
-        });
-        group.keep(tokio::spawn(comparing::run(Arc::downgrade(&group), timing.comparison)));
-        group.keep(tokio::spawn(group.filler(snapshots).run()));
-        Ok(group)
-    }
-
-    fn filler(&self, snapshots: PathBuf) -> Filler {
-        let (raft, machine, store) = (self.raft.clone(), self.machine.clone(), self.store.clone());
-        let (group, node, transfers) = (self.id, self.node, Arc::clone(&self.transfers));
-        let transport = Arc::clone(&self.transport);
-        Filler { group, node, raft, machine, store, transport, transfers, snapshots }
-    }
-
     /// Keeps a task that is to end with the member.
     pub(crate) fn keep(&self, task: JoinHandle<()>) {
         self.tasks.lock().push(task);
@@ -295,60 +157,6 @@ impl Group {
         term().filter(|after| *after == before).ok_or(ReadError::NoLeader)
     }
 
-    /// Lets another member lead, if this one does; returns when one does or nobody wants to.
-    pub(crate) async fn hand_over(&self) {
-        let standing = self.standing();
-        let mut others: Vec<NodeId> = standing.members.voters.into_iter().collect();
-        others.retain(|other| *other != self.node);
-        // Who has most of the log takes over first.
-        others.sort_by_key(|other| std::cmp::Reverse(standing.others.get(other).map(|other| other.matched)));
-        self.hand_over_to(&others).await;
-    }
-
-    /// Lets a member lead that is fit for it, if this one leads, is not, and there is one that is.
-    pub(crate) async fn give_way(&self) {
-        let is_full = self.log.store().is_low_on_space();
-        if self.leader() != Some(self.node) || !(is_full || self.neighbours.has_worries()) {
-            return;
-        }
-        let voters = members_of(&self.raft);
-        let clock = self.neighbours.clock(&voters);
-        let fit = self.neighbours.fit(&voters);
-        if (is_full || clock.is_err()) && !fit.is_empty() {
-            let reason =
-                clock.err().map_or_else(|| "its disk is nearly full".to_owned(), |clock| clock.to_string());
-            tracing::warn!(group = %self.id, reason, "this node gives the lead to another one");
-            self.hand_over_to(&fit).await;
-        }
-    }
-
-    /// Lets one of these members lead, the first before the others; whether another one does now.
-    pub(super) async fn hand_over_to(&self, others: &[NodeId]) -> bool {
-        if self.leader() != Some(self.node) {
-            return true;
-        }
-        let since = Instant::now();
-        for other in others.iter().cycle() {
-            if since.elapsed() > HANDOVER_PATIENCE
-                || self.raft.trigger().transfer_leader(other.0).await.is_err()
-            {
-                return false;
-            }
-            let mut metrics = self.raft.server_metrics();
-            let taken = async {
-                while metrics.borrow_and_update().current_leader == Some(self.node.0) {
-                    if metrics.changed().await.is_err() {
-                        return;
-                    }
-                }
-            };
-            if tokio::time::timeout(HANDOVER_PATIENCE / 4, taken).await.is_ok() {
-                return true;
-            }
-        }
-        false
-    }
-
     /// Ends the member. What was proposed and not answered is answered as unknown.
     pub(crate) async fn shutdown(&self) {
         if let Err(error) = self.raft.shutdown().await {
@@ -384,59 +192,7 @@ impl Group {
         tokio::time::timeout(SNAPSHOT_PATIENCE, found).await.map_err(|_| late())?
     }
 
-    /// Answers another member. Writes are taken in before this returns, so that they stay in order.
-    pub(crate) fn answer(
-        self: &Arc<Self>,
-        from: NodeId,
-        request: Bytes,
-    ) -> BoxFuture<'static, io::Result<Bytes>> {
-        match Request::decode(self.id, request) {
-            Err(error) => std::future::ready(Err(error)).boxed(),
-            // The answer to its first arrival answers it.
-            Ok(Request::Propose { id, .. }) if !self.arrived.lock().is_new(from, id) => {
-                std::future::pending().boxed()
-            }
-            Ok(Request::Propose { writes, .. }) => self.take_in(writes).map(Ok).boxed(),
-            Ok(Request::Piece { vote, through, piece }) => {
-                let written = self.incoming.write(through, piece);
-                written.map(move |written| written.map(|()| encode_snapshot_answer(&vote, &[]))).boxed()
-            }
-            Ok(request) => {
-                let group = Arc::clone(self);
-                async move {
-                    group.check_fence(from, &request).await?;
-                    group.answer_member(request).await
-                }
-                .boxed()
-            }
-        }
-    }
-
-    /// Takes writes in that another node has passed on; answers all when the last is answered.
-    fn take_in(&self, writes: Vec<Passed>) -> impl Future<Output = Bytes> + Send + use<> {
-        let answers: Vec<_> = writes
-            .into_iter()
-            .map(|write| {
-                let (sender, answer) = oneshot::channel();
-                let reply = Reply::Channel(sender);
-                match self.gate.admit(write.encoded.len()) {
-                    Ok(admission) => self.enter(Write::passed(write, reply, admission)),
-                    Err(error) => reply.send(Err(error)),
-                }
-                answer
-            })
-            .collect();
-        async move {
-            let mut answered = Vec::with_capacity(answers.len());
-            for answer in answers {
-                let lost = || ProposeError::Unknown { reason: "the leader has stopped".to_owned() };
-                answered.push(answer.await.unwrap_or_else(|_| Err(lost())));
-            }
-            encode_answers(&answered)
-        }
-    }
-
-    fn enter(&self, write: Write) {
+    pub(super) fn enter(&self, write: Write) {
         let closed = self.closed.lock().clone();
         if let Some(error) = closed {
             write.answer(Err(error));
@@ -444,106 +200,6 @@ impl Group {
             let reason = "its Raft member has stopped".to_owned();
             write.answer(Err(ProposeError::Stopped { reason }));
         }
-    }
-
-    /// A member that holds nothing of a log that there is has lost its disk, or has not been brought up to date. It would
-    /// make a quorum with members that miss what it had: so it votes only where the log begins.
-    fn require_memory(&self, vote: &VoteRequest<Types>) -> io::Result<()> {
-        let candidate = vote.last_log_id.map_or(0, |last| last.index);
-        if candidate == 0 || self.log.store().bounds(self.id).last > Offset::ZERO {
-            return Ok(());
-        }
-        Err(io::Error::other(
-            "this member holds nothing of the log, so it does not vote before a leader has filled it",
-        ))
-    }
-
-    /// Stores nothing more that can wait when there is hardly any room left: so the node lives on, and what frees space
-    /// still has some.
-    fn require_room(&self, append: &AppendEntriesRequest<Types>) -> io::Result<()> {
-        let adds = |entry: &Entry| match &entry.payload {
-            EntryPayload::Normal(command) => self.id != GroupId::CATALOGUE && adds(command.kind.body_type),
-            _ => false,
-        };
-        let space = self.log.store().space();
-        if space.is_critical() && append.entries.iter().any(adds) {
-            let (free, reserve) = (space.free, space.reserve);
-            return Err(io::Error::new(
-                io::ErrorKind::StorageFull,
-                format!("only {free} bytes are free where the log is, and {reserve} are kept in reserve"),
-            ));
-        }
-        Ok(())
-    }
-
-    async fn answer_member(&self, request: Request) -> io::Result<Bytes> {
-        let raft = &self.raft;
-        match &request {
-            Request::Append(append) => self.require_room(append)?,
-            Request::Vote(vote) | Request::PreVote(vote) => self.require_memory(vote)?,
-            _ => {}
-        }
-        Ok(match request {
-            Request::Append(append) => {
-                encode_append_answer(&raft.append_entries(append).await.map_err(io::Error::other)?)
-            }
-            Request::Vote(vote) => encode_vote_answer(&raft.vote(vote).await.map_err(io::Error::other)?),
-            Request::PreVote(vote) => {
-                encode_vote_answer(&raft.pre_vote(vote).await.map_err(io::Error::other)?)
-            }
-            Request::Transfer(_) if self.is_odd().is_some() => {
-                return Err(invalid("this replica is not as the others are, so it does not lead"));
-            }
-            Request::Transfer(transfer) => {
-                let answer = raft.handle_transfer_leader(transfer).await.map_err(io::Error::other)?;
-                encode_transfer_answer(&answer)
-            }
-            Request::Snapshot { vote, through, files } => {
-                let incoming = Arc::clone(&self.incoming);
-                let held = blocking(move || incoming.begin(through, files)).await?;
-                encode_snapshot_answer(&vote, &held)
-            }
-            Request::Install { vote, through } => {
-                encode_snapshot_answer(&self.install(vote, through).await?, &[])
-            }
-            Request::Confirm { lease } => encode_confirmation(&self.confirm_for_another(lease).await),
-            Request::Compare { since, verdict } => {
-                self.learn(&verdict);
-                encode_checkpoints(&self.checkpoints(since))
-            }
-            Request::Chain { at } => encode_chain(self.chain_at(at).await),
-            Request::Lead => encode_term(&self.leading_term().await),
-            Request::Links { .. }
-            | Request::Records { .. }
-            | Request::Base { .. }
-            | Request::BasePiece { .. } => {
-                let (machine, store, id) = (self.machine.clone(), self.store.clone(), self.id);
-                blocking(move || filling::answer(&request, &machine, &store, id)).await?
-            }
-            Request::Propose { .. } | Request::Piece { .. } => {
-                return Err(invalid("what has an order is taken in elsewhere"));
-            }
-        })
-    }
-
-    /// A follower's read: only a leader confirms it.
-    async fn confirm_for_another(&self, lease: bool) -> Result<Offset, ReadError> {
-        if self.leader() != Some(self.node) {
-            return Err(ReadError::NoLeader);
-        }
-        self.reads[usize::from(lease)].confirm().await
-    }
-
-    async fn install(&self, vote: Vote, through: LogId) -> io::Result<Vote> {
-        let (incoming, machine) = (Arc::clone(&self.incoming), self.machine.clone());
-        let snapshot = blocking(move || machine.received(through, &incoming.finish(through)?)).await?;
-        let dir = snapshot.snapshot.dir.clone();
-        let installed = self.raft.install_full_snapshot(vote, snapshot).await;
-        let vote = installed.map_err(io::Error::other)?.vote;
-        self.transfers.installed();
-        let incoming = Arc::clone(&self.incoming);
-        blocking(move || incoming.release(through, &dir)).await?;
-        Ok(vote)
     }
 }
 
@@ -618,70 +274,4 @@ impl Replicator for Arc<Group> {
     fn has_failed(&self) -> bool {
         self.machine.failure().borrow().is_some()
     }
-}
-
-/// The voters of a group as this member knows them.
-pub(super) fn members_of(raft: &Raft<Types, Machine>) -> Vec<NodeId> {
-    let metrics = raft.server_metrics();
-    let metrics = metrics.borrow_watched();
-    metrics.membership_config.voter_ids().map(NodeId).collect()
-}
-
-/// The reads by quorum, and those by lease.
-fn reads(asker: &Asker, tasks: &mut Vec<JoinHandle<()>>) -> [Reads; 2] {
-    [false, true].map(|lease| {
-        let (reads, task) = Reads::start(Asker { lease, ..asker.clone() });
-        tasks.push(task);
-        reads
-    })
-}
-
-/// Opens the log and the view of a member.
-async fn open(store: LogStore, id: GroupId, place: Place) -> io::Result<(Log, Machine)> {
-    blocking(move || {
-        let log = Log::open(store, id)?;
-        let machine = Machine::open(log.clone(), place)?;
-        Ok((log, machine))
-    })
-    .await
-}
-
-/// Tells when a member has failed.
-async fn tell_failure(mut failure: watch::Receiver<Option<String>>, failures: watch::Sender<()>) {
-    // An error says that the member has gone, and not failed.
-    if failure.wait_for(Option::is_some).await.is_ok() {
-        failures.send_replace(());
-    }
-}
-
-/// Who leads, once that is known; nobody if it is not in time.
-pub(super) async fn leader_by(raft: &Raft<Types, Machine>, deadline: Instant) -> Option<NodeId> {
-    let mut metrics = raft.server_metrics();
-    let known = async {
-        loop {
-            let leader = metrics.borrow_and_update().current_leader;
-            if leader.is_some() || metrics.changed().await.is_err() {
-                return leader.map(NodeId);
-            }
-        }
-    };
-    tokio::time::timeout_at(deadline.into(), known).await.ok().flatten()
-}
-
-fn config(id: GroupId, timing: Timing) -> io::Result<Config> {
-    let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
-    let config = Config {
-        cluster_name: format!("group {id}"),
-        heartbeat_interval: millis(timing.heartbeat),
-        election_timeout_min: millis(timing.election.0),
-        election_timeout_max: millis(timing.election.1),
-        enable_pre_vote: Some(true),
-        // A leader that comes back asks for votes again: what it knew to be committed is not kept.
-        enable_leader_restore: Some(false),
-        // Snapshots and purging are ours to ask for.
-        snapshot_policy: SnapshotPolicy::Never,
-        max_in_snapshot_log_to_keep: u64::MAX,
-        ..Config::default()
-    };
-    config.validate().map_err(invalid)
 }

@@ -3,6 +3,7 @@
 //! Only this module names openraft. It is an alpha and pinned; `docs/adr/0007-raft-by-openraft.md` says why, and what
 //! to do when it has to be replaced.
 
+mod answering;
 mod beating;
 mod changing;
 mod checkpoints;
@@ -15,12 +16,14 @@ mod group;
 mod groups;
 mod hearing;
 mod incoming;
+mod leading;
 mod log;
 mod machine;
 mod messages;
 mod network;
 mod notes;
 mod proposing;
+mod starting;
 mod transfers;
 mod types;
 
@@ -45,13 +48,14 @@ use std::time::Duration;
 pub(crate) use self::changing::Other;
 pub(crate) use self::changing::{Members, Standing, Step};
 pub use self::checkpoints::{Differing, Divergence};
-pub use self::group::Timing;
-pub(crate) use self::group::{Group, Member};
+pub(crate) use self::group::Group;
 pub(crate) use self::groups::{CLUSTER, Groups, Member as GroupMember, NODE};
 pub(crate) use self::machine::{Place, newest as newest_view};
 pub(crate) use self::notes::{VOTE, restored};
 #[cfg(test)]
 pub(crate) use self::simulation::is_simulated;
+pub(crate) use self::starting::Member;
+pub use self::starting::Timing;
 pub use self::transfers::TransferCounts;
 pub(crate) use self::transfers::Transfers;
 

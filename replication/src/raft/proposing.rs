@@ -23,7 +23,7 @@ use openraft::raft::WriteResult;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use super::forwarding::{Passed, decode_answers};
-use super::group::{leader_by, members_of};
+use super::leading::{leader_by, members_of};
 use super::log::Log;
 use super::machine::Machine;
 use super::messages::Request;
@@ -50,6 +50,8 @@ pub(super) struct Write {
     idempotent: bool,
     /// Whether it came from another node: then it goes no further.
     passed: bool,
+    /// Whether the answer to an earlier try was lost: that one may have been applied, whatever is said of a later one.
+    lost: bool,
     /// Gone once it is answered.
     waiting: Option<(Reply, Admission)>,
 }
@@ -62,7 +64,7 @@ impl Write {
         let again = matches!(reply, Reply::Channel(_));
         let idempotent = payload.cause.request_id.is_some();
         let waiting = Some((reply, admission));
-        Self { kind, encoded, needs_room, until, again, idempotent, passed, waiting }
+        Self { kind, encoded, needs_room, until, again, idempotent, passed, lost: false, waiting }
     }
 
     /// One that another node has passed on.
@@ -70,7 +72,7 @@ impl Write {
         let Passed { needs_room, kind, encoded } = write;
         let (until, again, idempotent, passed) = (Instant::now() + LEADER_PATIENCE, false, false, true);
         let waiting = Some((reply, admission));
-        Self { kind, encoded, needs_room, until, again, idempotent, passed, waiting }
+        Self { kind, encoded, needs_room, until, again, idempotent, passed, lost: false, waiting }
     }
 
     pub(super) fn answer(mut self, answer: Answer) {
@@ -80,7 +82,12 @@ impl Write {
     fn settle(&mut self, answer: Answer) {
         if let Some((reply, admission)) = self.waiting.take() {
             drop(admission);
-            reply.send(answer);
+            reply.send(match answer {
+                Err(error) if self.lost && error.not_applied() => Err(ProposeError::Unknown {
+                    reason: format!("an earlier try of it was lost, and then: {error}"),
+                }),
+                answer => answer,
+            });
         }
     }
 }
@@ -164,14 +171,14 @@ impl Proposer {
         let stamp = Timestamp::now();
         let mut taken = Vec::new();
         for write in batch {
-            match &room {
+            let unfit = clock.as_ref().or(room.as_ref().filter(|_| write.needs_room));
+            match unfit {
                 _ if !begun => {
                     // The rules come first; they could not be written, so this cannot be either.
                     self.refuse(write, ProposeError::NotLeader { leader: None });
                 }
-                _ if clock.is_some() => self.turn_down(write, clock.clone(), other),
-                Some(full) if write.needs_room => self.turn_down(write, Some(full.clone()), other),
-                _ => taken.push(write),
+                Some(unfit) => self.turn_down(write, unfit.clone(), other),
+                None => taken.push(write),
             }
         }
         let commands: Vec<_> = taken
@@ -213,8 +220,7 @@ impl Proposer {
     }
 
     /// Refuses what this leader is not fit for. Where another member is, it leads in a moment, and the write waits for that.
-    fn turn_down(&self, write: Write, error: Option<ProposeError>, other: bool) {
-        let error = error.unwrap_or(ProposeError::NotLeader { leader: None });
+    fn turn_down(&self, write: Write, error: ProposeError, other: bool) {
         match (other, write.passed) {
             (false, _) => write.answer(Err(error)),
             (true, false) => self.refuse(write, error),
@@ -375,7 +381,8 @@ fn settle(
 }
 
 /// Tries a write again after a pause where that is allowed; else refuses it.
-fn refuse(queue: &mpsc::WeakUnboundedSender<Write>, write: Write, error: ProposeError) {
+fn refuse(queue: &mpsc::WeakUnboundedSender<Write>, mut write: Write, error: ProposeError) {
+    write.lost |= !error.not_applied();
     let in_time = Instant::now() + RETRY_PAUSE < write.until;
     if !(write.again && in_time && (write.idempotent || error.not_applied())) {
         write.answer(Err(error));

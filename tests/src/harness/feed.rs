@@ -2,8 +2,8 @@
 
 use odgm_proto::odgm::v1::subscribe_request::From;
 use odgm_proto::odgm::v1::{
-    Action, Event, EventKind, GetAtRequest, HistoryRequest, SubscribeRequest, SubscribeResponse,
-    get_at_request,
+    Action, DumpViewRequest, Event, EventKind, GetAtRequest, HistoryRequest, SubscribeRequest,
+    SubscribeResponse, get_at_request,
 };
 use tonic::{Status, Streaming};
 
@@ -91,6 +91,20 @@ impl Objects {
         };
         let response = self.connection.streams.clone().get_at(request).await?.into_inner();
         Ok(response.obj.map(|object| entries(&object)).unwrap_or_default())
+    }
+
+    /// The text of the partition's view.
+    ///
+    /// # Errors
+    /// The status that the node answered with.
+    pub async fn dump(&self) -> Result<String, Status> {
+        let request = DumpViewRequest { cls_id: self.class.clone(), partition_id: self.partition };
+        let mut pieces = self.connection.admin.clone().dump_view(request).await?.into_inner();
+        let mut text = String::new();
+        while let Some(piece) = pieces.message().await? {
+            text.push_str(&piece.text);
+        }
+        Ok(text)
     }
 }
 

@@ -1,22 +1,16 @@
 //! Backups of a cluster, and what is made of them.
 
+use odgm_proto::odgm::v1::Earliest;
 use odgm_proto::odgm::v1::subscribe_request::From;
-use odgm_proto::odgm::v1::{DumpViewRequest, Earliest};
 use odgm_tests::Result;
 use odgm_tests::harness::{Cluster, Connection, Home, Layout};
-use tokio_stream::StreamExt as _;
 
 use crate::load::Load;
 use crate::{CLASS, Story};
 
 /// The text of a view without what says who has it: the group, the members, and how far the log has come with them.
-async fn dump(mut client: Connection) -> Result<Vec<String>> {
-    let request = DumpViewRequest { cls_id: CLASS.into(), partition_id: 0 };
-    let mut pieces = client.admin.dump_view(request).await?.into_inner();
-    let mut text = String::new();
-    while let Some(piece) = pieces.next().await {
-        text.push_str(&piece?.text);
-    }
+async fn dump(client: Connection) -> Result<Vec<String>> {
+    let text = client.objects(CLASS, 0).dump().await?;
     let own = ["view of", "  chain", "  state", "members", "  voters", "  nodes"];
     let is_own = |line: &&str| own.iter().any(|own| line.starts_with(own)) || line.contains(" membership ");
     let lines = text.lines().filter(|line| !is_own(line));

@@ -7,7 +7,7 @@ use odgm_proto::odgm::v1::subscribe_request::From;
 use odgm_proto::odgm::v1::{CreateCollectionRequest, Earliest, ListPartitionsRequest, Partition};
 use odgm_proto::oprc;
 use odgm_tests::Result;
-use odgm_tests::harness::{Cluster, Layout, Way};
+use odgm_tests::harness::{Cluster, Layout};
 use odgm_tests::random::Random;
 use tonic::Code;
 
@@ -95,7 +95,7 @@ async fn a_follower_that_was_away_past_the_retention_comes_back_through_a_snapsh
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_follower_killed_while_a_snapshot_and_then_the_past_arrive_goes_on_where_it_was() -> Story {
-    let cluster = forgetful("12MiB").await?;
+    let mut cluster = forgetful("12MiB").await?;
     let leader = cluster.leader(CLASS, 0).await?;
     let away = cluster.nodes().into_iter().find(|node| *node != leader).ok_or("there are others")?;
     cluster.objects(leader, CLASS, 0)?.set_value("before", "k", "1").await?;
@@ -104,26 +104,24 @@ async fn a_follower_killed_while_a_snapshot_and_then_the_past_arrive_goes_on_whe
     let sent = cluster.figure(leader, "snapshot_bytes_sent_total").await?.ok_or("the leader answers")?;
     assert_eq!(sent, 0);
 
-    // It starts alone, so that the snapshot does not begin to arrive before it is watched.
-    cluster.network().isolate(away, Way::Cut);
+    // The second piece is not answered.
+    cluster.set(away, "FAILPOINTS", "snapshot-piece-received=1*off->pause")?;
     cluster.begin_to_start(away)?;
-    cluster.figure_where(away, "snapshot_bytes_received_total", |bytes| bytes == 0).await?;
-    cluster.network().heal();
     let before = cluster.figure_where(away, "snapshot_bytes_received_total", |bytes| bytes > 0).await?;
     cluster.kill(&[away]).await?;
 
-    cluster.network().isolate(away, Way::Cut);
+    // All of it arrives, and of the past what it asks for once.
+    cluster.set(away, "FAILPOINTS", "fill-records=1*off->return")?;
     cluster.begin_to_start(away)?;
-    cluster.figure_where(away, "snapshot_bytes_received_total", |bytes| bytes == 0).await?;
-    cluster.network().heal();
     let filled = cluster.figure_where(away, "filled_records_total", |records| records > 0).await?;
     let after = cluster.figure(away, "snapshot_bytes_received_total").await?.ok_or("it answers")?;
-    let refused = cluster.objects(away, CLASS, 0)?.watch_until_current(From::Earliest(Earliest {})).await;
-    if let Err(refused) = refused {
-        assert_eq!(refused.code(), Code::Unavailable, "{refused}");
-        assert!(refused.message().contains("ask node"), "{refused}");
-    }
+    let watched = cluster.objects(away, CLASS, 0)?.watch_until_current(From::Earliest(Earliest {})).await;
+    let refused = watched.err().ok_or("the past is not here yet")?;
+    assert_eq!(refused.code(), Code::Unavailable, "{refused}");
+    assert!(refused.message().contains("ask node"), "{refused}");
     cluster.kill(&[away]).await?;
+
+    cluster.set(away, "FAILPOINTS", "")?;
     cluster.start(&[away]).await?;
     cluster.converged(CLASS).await?;
     cluster.figure_where(away, "partitions_filling", |filling| filling == 0).await?;

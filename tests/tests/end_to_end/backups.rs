@@ -5,50 +5,13 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
+use odgm_proto::odgm::v1::get_at_request::At;
 use odgm_proto::odgm::v1::subscribe_request::From;
-use odgm_proto::odgm::v1::{
-    Cursors, DumpViewRequest, Earliest, GetAtRequest, SubscribeRequest, get_at_request,
-};
+use odgm_proto::odgm::v1::{Cursors, Earliest, SubscribeRequest};
 use odgm_tests::Result;
-use odgm_tests::harness::{Home, Node, Objects};
-use tokio_stream::StreamExt as _;
+use odgm_tests::harness::{Home, Node};
 
-use crate::Story;
-
-async fn dump(node: &Node<'_>, class: &str, partition: u32) -> Result<String> {
-    let request = DumpViewRequest { cls_id: class.into(), partition_id: partition };
-    let mut pieces = node.connection().admin.dump_view(request).await?.into_inner();
-    let mut text = String::new();
-    while let Some(piece) = pieces.next().await {
-        text.push_str(&piece?.text);
-    }
-    Ok(text)
-}
-
-/// A bit of everything that leaves something in a view.
-async fn live_a_little(things: &Objects) -> Story {
-    for round in 0..40 {
-        let id = format!("thing-{}", round % 7);
-        things.set(&id, &[("a", "1"), ("round", &round.to_string())]).await?;
-        things.once(&format!("request-{round}")).merge(&id, &[("b", "2")]).await?;
-        if round % 5 == 0 {
-            things.delete(&id).await?;
-        }
-    }
-    Ok(())
-}
-
-async fn at(things: &Objects, class: &str, object: &str, offset: u64) -> Result<Option<String>> {
-    let request = GetAtRequest {
-        cls_id: class.into(),
-        partition_id: 0,
-        object_id: object.into(),
-        at: Some(get_at_request::At::Offset(offset)),
-    };
-    let answer = things.connection.streams.clone().get_at(request).await?.into_inner();
-    let entries = answer.obj.unwrap_or_default().entries_str;
-    Ok(entries.get("round").map(|value| String::from_utf8_lossy(&value.data).into_owned()))
-}
+use crate::{Story, live_a_little};
 
 fn folder() -> Result<(tempfile::TempDir, String)> {
     let parent = tempfile::tempdir()?;
@@ -76,9 +39,9 @@ async fn what_was_backed_up_is_restored_byte_for_byte_with_its_history_and_curso
     while let Some(response) = feed.message().await? {
         cursor = response.cursor.to_vec();
     }
-    let dumps = [dump(&node, "things", 0).await?, dump(&node, "things", 1).await?];
-    let past = at(&things, "things", "thing-4", 40).await?;
-    assert!(past.is_some(), "it existed then");
+    let dumps = [node.objects("things", 0).dump().await?, node.objects("things", 1).dump().await?];
+    let past = things.get_at("thing-4", At::Offset(40)).await?;
+    assert!(past.contains_key("round"), "it existed then: {past:?}");
     let (_parent, backup) = folder()?;
     let made = node.odgm(&["backup", &backup])?.success()?;
     assert!(made.contains("things") && made.contains("others"), "{made}");
@@ -95,7 +58,7 @@ async fn what_was_backed_up_is_restored_byte_for_byte_with_its_history_and_curso
     let node = home.start().await?;
     node.odgm(&["restore", &backup])?.success()?;
     expect(&node, &dumps).await?;
-    assert_eq!(at(&node.objects("things", 0), "things", "thing-4", 40).await?, past, "as it was then");
+    assert_eq!(node.objects("things", 0).get_at("thing-4", At::Offset(40)).await?, past, "as it was then");
     let cursors = node.odgm(&["cursor", "list", "things"])?.success()?;
     assert!(cursors.contains("reader") && cursors.contains("10"), "{cursors}");
     node.kill()?;
@@ -124,7 +87,7 @@ async fn what_was_backed_up_is_restored_byte_for_byte_with_its_history_and_curso
 
 /// Logs and views are what they were, and prove themselves.
 async fn expect(node: &Node<'_>, dumps: &[String; 2]) -> Story {
-    assert_eq!([dump(node, "things", 0).await?, dump(node, "things", 1).await?], *dumps);
+    assert_eq!([node.objects("things", 0).dump().await?, node.objects("things", 1).dump().await?], *dumps);
     for class in ["things", "others"] {
         node.odgm(&["partition", "verify", class])?.success()?;
         node.odgm(&["partition", "verify-view", class])?.success()?;
@@ -143,7 +106,7 @@ async fn a_collection_is_restored_under_another_name_beside_the_first_and_withou
     let said = node.odgm(&["restore", &backup, "--as", "copy"])?.success()?;
     assert!(said.contains("new groups"), "the old ones are taken: {said}");
     let lines = |text: String| text.lines().skip(1).map(str::to_owned).collect::<Vec<_>>();
-    let (first, copy) = (dump(&node, "things", 0).await?, dump(&node, "copy", 0).await?);
+    let (first, copy) = (node.objects("things", 0).dump().await?, node.objects("copy", 0).dump().await?);
     assert_eq!(lines(copy), lines(first), "but for the group in the first line");
     // Both go their own ways.
     node.objects("copy", 0).set("thing-1", &[("a", "changed")]).await?;
@@ -154,7 +117,7 @@ async fn a_collection_is_restored_under_another_name_beside_the_first_and_withou
     node.odgm(&["restore", &stateonly, "--as", "bare"])?.success()?;
     let bare = node.objects("bare", 0);
     assert_eq!(bare.get("thing-2").await?, things.get("thing-2").await?);
-    let refused = at(&bare, "bare", "thing-2", 5).await.err().ok_or("there is no history")?;
+    let refused = bare.get_at("thing-2", At::Offset(5)).await.err().ok_or("there is no history")?;
     assert!(refused.to_string().contains("below what is kept"), "{refused}");
     bare.set("thing-2", &[("a", "more")]).await?;
     node.odgm(&["partition", "verify", "bare"])?.success()?;
@@ -216,12 +179,29 @@ async fn a_restore_that_is_killed_leaves_nothing_and_can_be_repeated() -> Story 
     let value = "a value of some length, so that there is something to send ".repeat(40);
     let writes = (0..OBJECTS).map(|number| (format!("thing-{number}"), "k", format!("{number} {value}")));
     node.objects("things", 0).set_values(writes.collect()).await?;
-    let expected = dump(&node, "things", 0).await?;
+    let expected = node.objects("things", 0).dump().await?;
     let (_parent, backup) = folder()?;
     node.odgm(&["backup", &backup])?.success()?;
     node.stop()?;
 
-    let home = Home::new()?;
+    // All data are in place, and no catalogue has them.
+    let mut home = Home::new()?.with("FAILPOINTS", "restore-after-partition=pause");
+    let node = home.start().await?;
+    let mut command = node.odgm_command(&["restore", &backup])?;
+    let mut restoring = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
+    let folders = |name: &str| fs::read_dir(home.data().join(name)).map_or(0, Iterator::count);
+    while folders("views") < 2 || folders("scratch") > 0 {
+        assert!(restoring.try_wait()?.is_none(), "it waits for the rest");
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    node.kill()?;
+    assert!(!restoring.wait()?.success());
+    home.set("FAILPOINTS", "");
+    let node = home.start().await?;
+    assert!(!node.odgm(&["collection", "list"])?.success()?.contains("things"));
+    node.stop()?;
+    assert_eq!(fs::read_dir(home.data().join("views"))?.count(), 1, "what was restored is removed");
+
     let mut killed = 0;
     for after in [5, 20, 60, 120] {
         let node = home.start().await?;
@@ -242,7 +222,7 @@ async fn a_restore_that_is_killed_leaves_nothing_and_can_be_repeated() -> Story 
         let is_there = listed.contains("things");
         if is_there {
             // Only the answer was lost: then all of it is there.
-            assert_eq!(dump(&node, "things", 0).await?, expected);
+            assert_eq!(node.objects("things", 0).dump().await?, expected);
             node.odgm(&["collection", "delete", "things", "--yes"])?.success()?;
         }
         node.stop()?;
@@ -253,7 +233,7 @@ async fn a_restore_that_is_killed_leaves_nothing_and_can_be_repeated() -> Story 
         node.odgm(&["collection", "delete", "things", "--yes"])?.success()?;
     }
     node.odgm(&["restore", &backup])?.success()?;
-    let found = dump(&node, "things", 0).await?;
+    let found = node.objects("things", 0).dump().await?;
     assert_eq!(found.lines().skip(1).collect::<Vec<_>>(), expected.lines().skip(1).collect::<Vec<_>>());
     node.odgm(&["partition", "verify-view", "things"])?.success()?;
     node.stop()?;

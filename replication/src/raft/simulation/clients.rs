@@ -99,6 +99,9 @@ impl Client {
             Some(Ok(applied)) => applied,
             Some(Err(error)) => {
                 self.trace.note("refused", format_args!("{write}: {error}"));
+                if error.not_applied() {
+                    self.oracle.refuse(write);
+                }
                 return None;
             }
             None => {

@@ -147,7 +147,9 @@ fn found(plant: Plant) -> String {
     for seed in 1..=FOUND_WITHIN {
         let told = simulate(seed, Some(plant));
         if told.well.is_none() {
-            let what = told.all.lines().find(|line| line.contains(" violation ")).unwrap_or(&told.all);
+            let what = told.all.lines().find(|line| line.contains(" violation "));
+            let what =
+                what.unwrap_or_else(|| panic!("seed {seed} failed without a violation:\n{}", told.all));
             println!("{}: found with seed {seed}: {what}", plant.name());
             return what.to_owned();
         }

@@ -40,6 +40,8 @@ struct Known {
     /// How far each node was when it was last looked at, and the chain there.
     applied: BTreeMap<NodeId, (Offset, Hash)>,
     acknowledged: BTreeMap<WriteId, Offset>,
+    /// Of which it was said that they were certainly not applied.
+    refused: BTreeSet<WriteId>,
 }
 
 struct Committed {
@@ -84,6 +86,11 @@ impl Oracle {
         known.check_acknowledged(write, offset);
     }
 
+    /// A client was told that its write was certainly not applied.
+    pub(super) fn refuse(&self, write: WriteId) {
+        self.shared.lock().refused.insert(write);
+    }
+
     /// The newest offset that any client has been told.
     pub(super) fn newest_acknowledged(&self) -> Offset {
         self.shared.lock().acknowledged.values().copied().max().unwrap_or(Offset::ZERO)
@@ -124,6 +131,12 @@ impl Oracle {
         if let Some((write, offset)) = lost {
             let found = places.get(write);
             let what = format!("write {write} was acknowledged at {offset}, and is at {found:?} in the log");
+            known.violate(what);
+        }
+        let applied = known.refused.iter().find_map(|write| Some((*write, places.get(write)?)));
+        if let Some((write, found)) = applied {
+            let what =
+                format!("write {write} was said not to have been applied, and is at {found:?} in the log");
             known.violate(what);
         }
         objects

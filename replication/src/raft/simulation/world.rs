@@ -27,11 +27,12 @@ use super::{GROUP, Plant};
 use crate::limits::Limits;
 use crate::neighbours::Neighbours;
 use crate::proposal::Gate;
-use crate::raft::group::{Group, Member, Timing};
+use crate::raft::group::Group;
 use crate::raft::groups::Groups;
 use crate::raft::machine::Place;
 use crate::raft::messages::Request;
 use crate::raft::notes::VOTE;
+use crate::raft::starting::{Member, Timing};
 use crate::raft::types::LogId;
 use crate::replicator::Replicator as _;
 use crate::transport::memory::Network;
@@ -130,6 +131,7 @@ impl World {
             resources: Resources::default(),
         };
         let member = Member {
+            restored: false,
             name: "demo/0".to_owned(),
             group: GROUP,
             node: id,

@@ -55,7 +55,9 @@ async fn full_disk(of_leader: bool) -> Story {
     }
     assert_ne!(cluster.leader(CLASS, 0).await?, 2, "its disk is full");
     cluster.check()?;
-    assert_eq!(things(&cluster, 2)?.reading(LOCAL).value("thing", "k").await?.as_deref(), Some("before"));
+    let behind = things(&cluster, 2)?.reading(LOCAL);
+    assert_eq!(behind.value("thing", "k").await?.as_deref(), Some("before"));
+    assert_ne!(behind.value("thing-399", "k").await?.as_deref(), Some(value.as_str()), "its disk is full");
     fs::remove_file(ballast)?;
     cluster.converged(CLASS).await?;
     for number in [0, 399] {

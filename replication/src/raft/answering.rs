@@ -1,0 +1,182 @@
+//! What a member of a group answers the other members.
+
+use std::io;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
+use odgm_log::{GroupId, NodeId, Offset};
+use openraft::EntryPayload;
+use openraft::raft::{AppendEntriesRequest, VoteRequest};
+use tokio::sync::oneshot;
+
+use super::comparing::{encode_chain, encode_checkpoints};
+use super::filling;
+use super::forwarding::{Passed, encode_answers};
+use super::group::Group;
+use super::messages::{
+    Request, encode_append_answer, encode_confirmation, encode_snapshot_answer, encode_term,
+    encode_transfer_answer, encode_vote_answer,
+};
+use super::proposing::Write;
+use super::types::{Entry, LogId, Types, Vote, invalid};
+use crate::manager::blocking;
+use crate::partition::adds;
+use crate::proposal::{ProposeError, Reply};
+use crate::reading::ReadError;
+
+impl Group {
+    /// Answers another member. Writes are taken in before this returns, so that they stay in order.
+    pub(crate) fn answer(
+        self: &Arc<Self>,
+        from: NodeId,
+        request: Bytes,
+    ) -> BoxFuture<'static, io::Result<Bytes>> {
+        match Request::decode(self.id, request) {
+            Err(error) => std::future::ready(Err(error)).boxed(),
+            // The answer to its first arrival answers it.
+            Ok(Request::Propose { id, .. }) if !self.arrived.lock().is_new(from, id) => {
+                std::future::pending().boxed()
+            }
+            Ok(Request::Propose { writes, .. }) => self.take_in(writes).map(Ok).boxed(),
+            Ok(Request::Piece { vote, through, piece }) => {
+                let written = self.incoming.write(through, piece);
+                written.map(move |written| written.map(|()| encode_snapshot_answer(&vote, &[]))).boxed()
+            }
+            Ok(request) => {
+                let group = Arc::clone(self);
+                async move {
+                    group.check_fence(from, &request).await?;
+                    group.answer_member(request).await
+                }
+                .boxed()
+            }
+        }
+    }
+
+    /// Takes writes in that another node has passed on; answers all when the last is answered.
+    fn take_in(&self, writes: Vec<Passed>) -> impl Future<Output = Bytes> + Send + use<> {
+        let answers: Vec<_> = writes
+            .into_iter()
+            .map(|write| {
+                let (sender, answer) = oneshot::channel();
+                let reply = Reply::Channel(sender);
+                match self.gate.admit(write.encoded.len()) {
+                    Ok(admission) => self.enter(Write::passed(write, reply, admission)),
+                    Err(error) => reply.send(Err(error)),
+                }
+                answer
+            })
+            .collect();
+        async move {
+            let mut answered = Vec::with_capacity(answers.len());
+            for answer in answers {
+                let lost = || ProposeError::Unknown { reason: "the leader has stopped".to_owned() };
+                answered.push(answer.await.unwrap_or_else(|_| Err(lost())));
+            }
+            encode_answers(&answered)
+        }
+    }
+
+    /// A member that holds nothing of a log that there is has lost its disk, or has not been brought up to date. It would
+    /// make a quorum with members that miss what it had: so it votes only where the log begins. A restored log begins
+    /// with a backup that only one of them has; there, that a node with a new disk is not admitted has to do.
+    fn require_memory(&self, vote: &VoteRequest<Types>) -> io::Result<()> {
+        let candidate = vote.last_log_id.map_or(0, |last| last.index);
+        if candidate == 0 || self.restored || self.log.store().bounds(self.id).last > Offset::ZERO {
+            return Ok(());
+        }
+        Err(io::Error::other(
+            "this member holds nothing of the log, so it does not vote before a leader has filled it",
+        ))
+    }
+
+    /// Stores nothing more that can wait when there is hardly any room left: so the node lives on, and what frees space
+    /// still has some.
+    fn require_room(&self, append: &AppendEntriesRequest<Types>) -> io::Result<()> {
+        let adds = |entry: &Entry| match &entry.payload {
+            EntryPayload::Normal(command) => self.id != GroupId::CATALOGUE && adds(command.kind.body_type),
+            _ => false,
+        };
+        let space = self.log.store().space();
+        if space.is_critical() && append.entries.iter().any(adds) {
+            let (free, reserve) = (space.free, space.reserve);
+            return Err(io::Error::new(
+                io::ErrorKind::StorageFull,
+                format!("only {free} bytes are free where the log is, and {reserve} are kept in reserve"),
+            ));
+        }
+        Ok(())
+    }
+
+    async fn answer_member(&self, request: Request) -> io::Result<Bytes> {
+        let raft = &self.raft;
+        match &request {
+            Request::Append(append) => self.require_room(append)?,
+            Request::Vote(vote) | Request::PreVote(vote) => self.require_memory(vote)?,
+            _ => {}
+        }
+        Ok(match request {
+            Request::Append(append) => {
+                encode_append_answer(&raft.append_entries(append).await.map_err(io::Error::other)?)
+            }
+            Request::Vote(vote) => encode_vote_answer(&raft.vote(vote).await.map_err(io::Error::other)?),
+            Request::PreVote(vote) => {
+                encode_vote_answer(&raft.pre_vote(vote).await.map_err(io::Error::other)?)
+            }
+            Request::Transfer(_) if self.is_odd().is_some() => {
+                return Err(invalid("this replica is not as the others are, so it does not lead"));
+            }
+            Request::Transfer(transfer) => {
+                let answer = raft.handle_transfer_leader(transfer).await.map_err(io::Error::other)?;
+                encode_transfer_answer(&answer)
+            }
+            Request::Snapshot { vote, through, files } => {
+                let incoming = Arc::clone(&self.incoming);
+                let held = blocking(move || incoming.begin(through, files)).await?;
+                encode_snapshot_answer(&vote, &held)
+            }
+            Request::Install { vote, through } => {
+                encode_snapshot_answer(&self.install(vote, through).await?, &[])
+            }
+            Request::Confirm { lease } => encode_confirmation(&self.confirm_for_another(lease).await),
+            Request::Compare { since, verdict } => {
+                self.learn(&verdict);
+                encode_checkpoints(&self.checkpoints(since))
+            }
+            Request::Chain { at } => encode_chain(self.chain_at(at).await),
+            Request::Lead => encode_term(&self.leading_term().await),
+            Request::Links { .. }
+            | Request::Records { .. }
+            | Request::Base { .. }
+            | Request::BasePiece { .. } => {
+                let (machine, store, id) = (self.machine.clone(), self.store.clone(), self.id);
+                blocking(move || filling::answer(&request, &machine, &store, id)).await?
+            }
+            Request::Propose { .. } | Request::Piece { .. } => {
+                return Err(invalid("what has an order is taken in elsewhere"));
+            }
+        })
+    }
+
+    /// A follower's read: only a leader confirms it.
+    async fn confirm_for_another(&self, lease: bool) -> Result<Offset, ReadError> {
+        if self.leader() != Some(self.node) {
+            return Err(ReadError::NoLeader);
+        }
+        self.reads[usize::from(lease)].confirm().await
+    }
+
+    async fn install(&self, vote: Vote, through: LogId) -> io::Result<Vote> {
+        let (incoming, machine) = (Arc::clone(&self.incoming), self.machine.clone());
+        let snapshot = blocking(move || machine.received(through, &incoming.finish(through)?)).await?;
+        let dir = snapshot.snapshot.dir.clone();
+        let installed = self.raft.install_full_snapshot(vote, snapshot).await;
+        let vote = installed.map_err(io::Error::other)?.vote;
+        self.transfers.installed();
+        let incoming = Arc::clone(&self.incoming);
+        blocking(move || incoming.release(through, &dir)).await?;
+        Ok(vote)
+    }
+}

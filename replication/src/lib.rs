@@ -9,6 +9,7 @@ mod cluster;
 mod collection;
 pub mod data_dir;
 pub mod definition;
+mod encoding;
 mod errands;
 mod limits;
 mod local;

@@ -31,7 +31,7 @@ pub(crate) struct Nodes {
     heard: Mutex<BTreeMap<NodeId, (u64, Instant)>>,
     /// The processes that have introduced themselves lately, in the order in which they first did.
     processes: Mutex<BTreeMap<NodeId, Vec<Process>>>,
-    /// Of which nodes two processes are alive, and since when that has not been seen any more.
+    /// Of which nodes two processes are alive, and when that was last seen.
     doubles: RwLock<BTreeMap<NodeId, Double>>,
     has_doubles: AtomicBool,
 }
@@ -93,21 +93,22 @@ impl Nodes {
     /// Two processes on copies of one directory cannot be told apart, and each could vote where the other has: as long as
     /// both are heard of, neither is believed.
     pub(crate) fn greet(&self, node: NodeId, incarnation: u64, process: u64) -> Result<(), Stranger> {
-        if self.note(node, incarnation, process) {
-            self.doubles.write().insert(node, Double { incarnation, seen: Instant::now() });
+        if let Some(seen) = self.note(node, incarnation, process) {
+            self.doubles.write().insert(node, Double { incarnation, seen });
             self.has_doubles.store(true, Ordering::Release);
         }
         self.admit(node, incarnation)
     }
 
-    /// Whether another process of the same directory has been heard of since this one was first.
-    fn note(&self, node: NodeId, incarnation: u64, process: u64) -> bool {
+    /// When two processes of the same directory were last known to be alive both, if another one has been heard of since
+    /// this one was first.
+    fn note(&self, node: NodeId, incarnation: u64, process: u64) -> Option<Instant> {
         let now = Instant::now();
         let mut processes = self.processes.lock();
         if processes.len() >= REMEMBERED_NODES && !processes.contains_key(&node) {
             processes.retain(|_, of_node| of_node.iter().any(|one| now - one.last < BOTH_ALIVE));
             if processes.len() >= REMEMBERED_NODES {
-                return false;
+                return None;
             }
         }
         let of_node = processes.entry(node).or_default();
@@ -123,9 +124,13 @@ impl Nodes {
         }
         // One that was started again is not heard of any more when its successor is.
         let same = of_node.iter().filter(|one| one.incarnation == incarnation);
-        same.clone().any(|one| {
-            same.clone().any(|other| one.id != other.id && one.last > other.first && other.last > one.first)
-        })
+        let both = same.clone().flat_map(|one| {
+            let others = same.clone().filter(|other| one.id != other.id);
+            others
+                .filter(|other| one.last > other.first && other.last > one.first)
+                .map(|other| one.last.min(other.last))
+        });
+        both.max()
     }
 
     fn admit_known(&self, sender: NodeId, found: u64) -> Result<(), Stranger> {

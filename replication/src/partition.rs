@@ -201,7 +201,7 @@ impl Partition {
         }
         let (sender, receiver) = oneshot::channel();
         let now = Instant::now();
-        // Waiting for a leader ends before all else does: then it is certain that nothing was applied.
+        // Waiting for a leader ends before all else does: what was given to none by then was certainly not applied.
         self.enter(payload, Reply::Channel(sender), Some(now + within.saturating_sub(2 * kept(within))));
         let in_time = tokio::time::timeout(within.saturating_sub(kept(within)), answered(receiver)).await;
         match in_time {
@@ -253,7 +253,7 @@ impl Partition {
         match body {
             Body::CursorMoved(cursor) => cursor.position.is_some(),
             // Deleting a collection frees space; creating one asks for space first.
-            _ => self.group != GroupId::CATALOGUE && adds(body.body_type()),
+            _ => adds(self.group, body.body_type()),
         }
     }
 
@@ -280,9 +280,9 @@ async fn answered(answer: oneshot::Receiver<Answer>) -> Answer {
     })
 }
 
-/// Whether records of this type add to what a partition holds; the others it cannot do without.
-pub(crate) fn adds(body: BodyType) -> bool {
-    !matches!(
+/// Whether records of this type add to what a group holds; the others, and the catalogue, it cannot do without.
+pub(crate) fn adds(group: GroupId, body: BodyType) -> bool {
+    let is_needed = matches!(
         body,
         BodyType::Semantics
             | BodyType::Config
@@ -291,7 +291,8 @@ pub(crate) fn adds(body: BodyType) -> bool {
             | BodyType::CursorMoved
             | BodyType::Blank
             | BodyType::Membership
-    )
+    );
+    group != GroupId::CATALOGUE && !is_needed
 }
 
 /// Refuses while space is low.

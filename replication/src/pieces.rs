@@ -16,6 +16,7 @@ use std::fs::{self, File as Handle, OpenOptions};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 
+use crate::encoding::{get_bytes, get_some_hash, get_text, invalid, put_bytes, put_length, put_some_hash};
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 use odgm_log::Hash;
 
@@ -47,8 +48,7 @@ pub(crate) struct Piece {
 pub(crate) fn put_files(files: &[File], out: &mut BytesMut) {
     put_length(files.len(), out);
     for file in files {
-        put_length(file.name.len(), out);
-        out.put_slice(file.name.as_bytes());
+        put_bytes(file.name.as_bytes(), out);
         out.put_u64(file.bytes);
     }
 }
@@ -59,7 +59,7 @@ pub(crate) fn get_files(input: &mut Bytes) -> io::Result<Vec<File>> {
         return Err(invalid(format!("a snapshot of {count} files; at most {MAX_FILES} are taken")));
     }
     let file = |input: &mut Bytes| {
-        let name = String::from_utf8(get_bytes(input)?.into()).map_err(|error| invalid(error.to_string()))?;
+        let name = get_text(input)?;
         Ok(File { name, bytes: input.try_get_u64()? })
     };
     (0..count).map(|_| file(input)).collect()
@@ -68,40 +68,14 @@ pub(crate) fn get_files(input: &mut Bytes) -> io::Result<Vec<File>> {
 pub(crate) fn put_piece(piece: &Piece, out: &mut BytesMut) {
     out.put_u32(piece.file);
     out.put_u64(piece.at);
-    out.put_u8(u8::from(piece.hash.is_some()));
-    if let Some(hash) = piece.hash {
-        out.put_slice(&hash.0);
-    }
-    put_length(piece.bytes.len(), out);
-    out.put_slice(&piece.bytes);
+    put_some_hash(piece.hash, out);
+    put_bytes(&piece.bytes, out);
 }
 
 pub(crate) fn get_piece(input: &mut Bytes) -> io::Result<Piece> {
     let (file, at) = (input.try_get_u32()?, input.try_get_u64()?);
-    let hash = match input.try_get_u8()? {
-        0 => None,
-        1 => {
-            let mut hash = Hash::ZERO;
-            input.try_copy_to_slice(&mut hash.0)?;
-            Some(hash)
-        }
-        other => return Err(invalid(format!("0 or 1 was expected, found {other}"))),
-    };
+    let hash = get_some_hash(input)?;
     Ok(Piece { file, at, hash, bytes: get_bytes(input)? })
-}
-
-fn get_bytes(input: &mut Bytes) -> io::Result<Bytes> {
-    let length = input.try_get_u32()? as usize;
-    if length > input.len() {
-        return Err(invalid(format!("{length} bytes were announced, {} are there", input.len())));
-    }
-    Ok(input.split_to(length))
-}
-
-fn put_length(length: usize, out: &mut BytesMut) {
-    // Names and pieces are bounded far below.
-    #[allow(clippy::cast_possible_truncation)]
-    out.put_u32(length as u32);
 }
 
 /// The files of a directory on their way out. They must not change meanwhile.
@@ -349,10 +323,6 @@ fn hash_of(handle: &mut Handle, bytes: u64) -> io::Result<blake3::Hasher> {
     handle.seek(SeekFrom::Start(0))?;
     let read = io::copy(&mut handle.take(bytes), &mut hasher)?;
     if read == bytes { Ok(hasher) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
-}
-
-fn invalid(reason: String) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, reason)
 }
 
 #[cfg(test)]

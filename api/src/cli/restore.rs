@@ -52,7 +52,7 @@ pub(crate) struct RestoreArgs {
 /// Help below the options.
 pub(crate) const HELP: &str = "\
 The backup is verified first. A collection appears when all of it is there and a majority of its replicas has
-it; a restore that was interrupted leaves nothing and can be repeated. One that exists is never replaced:
+it; of one that was interrupted before there is nothing, and it can be repeated. One that exists is never replaced:
 delete it first, or restore under another name.
 
 Examples:

@@ -70,7 +70,14 @@ impl Shared {
     fn partition(&self, class: &str, id: impl Into<i64>) -> Result<Arc<Partition>, Status> {
         let id = identity::partition(id)?;
         check_class(class)?;
-        self.manager.partition(class, id).map_err(|error| lookup(&error))
+        self.manager.partition(class, id).map_err(|error| {
+            let first = match &error {
+                LookupError::Elsewhere { nodes, .. } => nodes.first().copied(),
+                _ => None,
+            };
+            let status = lookup(&error);
+            if let Some(first) = first { self.tell_leader(status, first) } else { status }
+        })
     }
 
     /// A collection.

@@ -7,6 +7,7 @@ use odgm_log::envelope::encode_stored;
 use odgm_log::{GroupId, Offset, Record};
 
 use super::{Begin, BundleError, FRAME_HEAD, FRAME_TAIL, Kind, MAGIC, RECORD_BYTES, VERSION};
+use crate::encoding::put_length;
 use crate::pieces::{Outgoing, put_files, put_piece};
 
 /// Writes a bundle, frame by frame.
@@ -95,10 +96,4 @@ impl<W: Write> Writer<W> {
         debug_assert_eq!(self.frame.len(), FRAME_HEAD + length + FRAME_TAIL);
         Ok(self.out.write_all(&self.frame)?)
     }
-}
-
-fn put_length(length: usize, out: &mut BytesMut) {
-    // Bounded far below by what one frame gathers.
-    #[allow(clippy::cast_possible_truncation)]
-    out.put_u32(length as u32);
 }

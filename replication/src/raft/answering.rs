@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
-use odgm_log::{GroupId, NodeId, Offset};
+use odgm_log::{NodeId, Offset};
 use openraft::EntryPayload;
 use openraft::raft::{AppendEntriesRequest, VoteRequest};
 use tokio::sync::oneshot;
@@ -20,7 +20,8 @@ use super::messages::{
     encode_transfer_answer, encode_vote_answer,
 };
 use super::proposing::Write;
-use super::types::{Entry, LogId, Types, Vote, invalid};
+use super::types::{Entry, LogId, Types, Vote};
+use crate::encoding::invalid;
 use crate::manager::blocking;
 use crate::partition::adds;
 use crate::proposal::{ProposeError, Reply};
@@ -96,7 +97,7 @@ impl Group {
     /// still has some.
     fn require_room(&self, append: &AppendEntriesRequest<Types>) -> io::Result<()> {
         let adds = |entry: &Entry| match &entry.payload {
-            EntryPayload::Normal(command) => self.id != GroupId::CATALOGUE && adds(command.kind.body_type),
+            EntryPayload::Normal(command) => adds(self.id, command.kind.body_type),
             _ => false,
         };
         let space = self.log.store().space();

@@ -10,6 +10,8 @@ use std::fmt;
 use odgm_log::{Hash, NodeId, Offset};
 use odgm_projections::Header;
 
+use crate::neighbours::listed;
+
 /// A batch ends at each multiple of this offset.
 pub(super) const GRID: u64 = 1_024;
 
@@ -80,8 +82,7 @@ impl fmt::Display for Divergence {
         let Self { differing, equal, differs, odd, compared } = self;
         let list = |nodes: &BTreeSet<NodeId>| {
             let plural = if nodes.len() == 1 { "node" } else { "nodes" };
-            let nodes: Vec<_> = nodes.iter().map(ToString::to_string).collect();
-            format!("{plural} {}", nodes.join(", "))
+            format!("{plural} {}", listed(nodes))
         };
         let what = match differing {
             Differing::Log => "log",

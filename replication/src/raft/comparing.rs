@@ -21,9 +21,9 @@ use tokio::time::MissedTickBehavior;
 
 use super::checkpoints::{Checkpoint, Differing, Divergence, compare};
 use super::group::Group;
-use super::messages::{Request, get_bool, put_length, whole};
-use super::types::invalid;
+use super::messages::{Request, whole};
 use super::{COMPARE_TIMEOUT, NARROWING_QUESTIONS};
+use crate::encoding::{get_hash, get_some_hash, invalid, put_length, put_some_hash};
 use crate::transport::{Call, Class};
 
 /// What the leader says of the last comparison.
@@ -86,9 +86,10 @@ impl Rounds {
         {
             narrow(group, divergence).await;
         }
+        let all = others.iter().copied().chain([group.node()]).collect();
         let verdict = match compared.divergence {
             Some(divergence) => Verdict::Diverged(self.same_or(divergence)),
-            None if self.are_equal(group, &compared.equal) => Verdict::Equal,
+            None if self.are_equal(&all, &compared.equal) => Verdict::Equal,
             None => self.verdict.clone(),
         };
         self.equal.append(&mut compared.equal);
@@ -112,20 +113,20 @@ impl Rounds {
     }
 
     /// Whether all that is in question was seen to be equal; where something differed, at that place or behind it.
-    fn are_equal(&self, group: &Group, seen: &BTreeMap<NodeId, Offset>) -> bool {
+    fn are_equal(&self, all: &BTreeSet<NodeId>, seen: &BTreeMap<NodeId, Offset>) -> bool {
         let from = match &self.verdict {
             Verdict::Diverged(known) => known.differs,
             Verdict::Open | Verdict::Equal => Offset::ZERO,
         };
-        self.in_question(group).iter().all(|node| seen.get(node).is_some_and(|at| *at >= from))
+        self.in_question(all).iter().all(|node| seen.get(node).is_some_and(|at| *at >= from))
     }
 
     /// Those of whom it has to be seen that they are equal before it is said of all.
-    fn in_question(&self, group: &Group) -> BTreeSet<NodeId> {
+    fn in_question<'a>(&'a self, all: &'a BTreeSet<NodeId>) -> &'a BTreeSet<NodeId> {
         match &self.verdict {
-            Verdict::Diverged(known) if known.odd.is_empty() => known.compared.clone(),
-            Verdict::Diverged(known) => known.odd.clone(),
-            Verdict::Open | Verdict::Equal => group.others().into_iter().chain([group.node()]).collect(),
+            Verdict::Diverged(known) if known.odd.is_empty() => &known.compared,
+            Verdict::Diverged(known) => &known.odd,
+            Verdict::Open | Verdict::Equal => all,
         }
     }
 
@@ -322,21 +323,12 @@ fn decode_checkpoints(bytes: Bytes) -> io::Result<Vec<Checkpoint>> {
 
 pub(super) fn encode_chain(chain: Option<Hash>) -> Bytes {
     let mut out = BytesMut::with_capacity(33);
-    out.put_u8(u8::from(chain.is_some()));
-    if let Some(chain) = chain {
-        out.put_slice(&chain.0);
-    }
+    put_some_hash(chain, &mut out);
     out.freeze()
 }
 
 fn decode_chain(bytes: Bytes) -> io::Result<Option<Hash>> {
-    whole(bytes, |input| if get_bool(input)? { get_hash(input).map(Some) } else { Ok(None) })
-}
-
-fn get_hash(input: &mut Bytes) -> io::Result<Hash> {
-    let mut hash = Hash::ZERO;
-    input.try_copy_to_slice(&mut hash.0)?;
-    Ok(hash)
+    whole(bytes, get_some_hash)
 }
 
 #[cfg(test)]
@@ -356,6 +348,28 @@ mod tests {
                 assert_eq!(found, (Offset(first - 1), Offset(first)), "equal once up to {equal_once}");
             }
         }
+    }
+
+    #[test]
+    fn who_leads_next_takes_no_divergence_back_before_it_is_seen_to_be_mended() {
+        let divergence = Divergence {
+            differing: Differing::Log,
+            equal: Offset(9),
+            differs: Offset(10),
+            odd: [NodeId(3)].into(),
+            compared: [1, 2, 3].map(NodeId).into(),
+        };
+        let all: BTreeSet<_> = [1, 2, 3].map(NodeId).into();
+        let seen = |at: [u64; 3]| (1..).map(NodeId).zip(at.map(Offset)).collect();
+        let told = Rounds::after(Some(divergence.clone()));
+        assert!(!told.are_equal(&all, &seen([50, 50, 9])), "equal before the place, which it always was");
+        assert!(told.are_equal(&all, &seen([1, 1, 10])), "equal at the place, by whoever was in question");
+        // Nobody is known to be right: all of them are in question.
+        let torn = Rounds::after(Some(Divergence { odd: BTreeSet::new(), ..divergence }));
+        assert!(!torn.are_equal(&all, &seen([10, 9, 10])));
+        assert!(torn.are_equal(&all, &seen([10, 10, 10])));
+        assert!(Rounds::after(None).are_equal(&all, &seen([1, 1, 1])));
+        assert!(!Rounds::after(None).are_equal(&all, &BTreeMap::from([(NodeId(1), Offset(1))])));
     }
 
     #[test]

@@ -23,8 +23,9 @@ use super::messages::{
     encode_piece, encode_records,
 };
 use super::transfers::Transfers;
-use super::types::{Types, invalid};
+use super::types::Types;
 use super::{FILL_BYTES, FILL_PAUSE, FILL_TIMEOUT};
+use crate::encoding::invalid;
 use crate::manager::blocking;
 use crate::pieces::{Arriving, Outgoing, piece_of};
 use crate::source::missing_from;

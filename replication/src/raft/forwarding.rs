@@ -26,8 +26,8 @@ use odgm_log::{BodyType, Kind, NodeId, Offset, Timestamp};
 use odgm_projections::{Applied, Outcome, Rejection};
 
 use super::REMEMBERED_MESSAGES;
-use super::messages::{get_bool, get_bytes, put_bytes, put_length, whole};
-use super::types::invalid;
+use super::messages::whole;
+use crate::encoding::{get_bool, get_bytes, get_text, invalid, put_bytes, put_length};
 use crate::proposal::{Answer, ProposeError};
 
 /// A write on its way to the leader.
@@ -240,10 +240,6 @@ fn put_numbers(tag: u8, numbers: &[u64], out: &mut BytesMut) {
 
 fn get_count(input: &mut Bytes) -> io::Result<usize> {
     usize::try_from(input.try_get_u64()?).map_err(invalid)
-}
-
-fn get_text(input: &mut Bytes) -> io::Result<String> {
-    String::from_utf8(get_bytes(input)?.into()).map_err(invalid)
 }
 
 #[cfg(test)]

@@ -13,7 +13,8 @@ use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use super::transfers::Transfers;
-use super::types::{LogId, invalid};
+use super::types::LogId;
+use crate::encoding::invalid;
 use crate::manager::blocking;
 use crate::pieces::{Arriving, File, Piece};
 

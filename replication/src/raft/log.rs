@@ -21,8 +21,9 @@ use super::notes::{
     INSTALLING, PURGED, VOTE, decode_installing, decode_purged, decode_vote, encode_installing,
     encode_purged, encode_vote,
 };
-use super::types::{Entry, LogId, Types, Vote, invalid, log_id, offset, to_entry, to_record};
+use super::types::{Entry, LogId, Types, Vote, log_id, offset, to_entry, to_record};
 use super::{READ_BYTES, READ_RECORDS};
+use crate::encoding::invalid;
 use crate::manager::blocking;
 
 /// A group's log. Clones are handles of the same one.

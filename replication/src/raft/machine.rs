@@ -26,8 +26,9 @@ use tokio::sync::watch;
 
 use super::checkpoints::{Checkpoint, Checkpoints, GRID};
 use super::log::Log;
-use super::types::{self, Entry, LogId, SnapshotMeta, StoredMembership, Types, invalid, offset, to_record};
+use super::types::{self, Entry, LogId, SnapshotMeta, StoredMembership, Types, offset, to_record};
 use super::{APPLY_BYTES, APPLY_RECORDS};
+use crate::encoding::invalid;
 use crate::manager::blocking;
 
 /// A snapshot of a view: a directory of files that do not change any more.

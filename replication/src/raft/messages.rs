@@ -28,7 +28,7 @@ use std::io;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use odgm_log::envelope::{decode_stored, encode_stored};
 use odgm_log::store::Links;
-use odgm_log::{GroupId, Hash, Offset, Record};
+use odgm_log::{GroupId, Offset, Record};
 use openraft::impls::leader_id_std::LeaderId;
 use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, TransferLeaderError, TransferLeaderRequest,
@@ -37,7 +37,8 @@ use openraft::raft::{
 
 use super::comparing::{Verdict, get_verdict, put_verdict};
 use super::forwarding::{Passed, get_writes, put_writes};
-use super::types::{LogId, Types, Vote, invalid, offset, to_entry, to_record};
+use super::types::{LogId, Types, Vote, offset, to_entry, to_record};
+use crate::encoding::{get_bool, get_bytes, get_hash, get_text, invalid, put_bytes, put_length};
 use crate::pieces::{File, Piece, get_files, get_piece, put_files, put_piece};
 use crate::reading::ReadError;
 
@@ -335,33 +336,6 @@ fn get_some_log_id(input: &mut Bytes) -> io::Result<Option<LogId>> {
     if get_bool(input)? { get_log_id(input).map(Some) } else { Ok(None) }
 }
 
-pub(super) fn get_bool(input: &mut Bytes) -> io::Result<bool> {
-    match input.try_get_u8()? {
-        0 => Ok(false),
-        1 => Ok(true),
-        other => Err(invalid(format!("0 or 1 was expected, found {other}"))),
-    }
-}
-
-pub(super) fn put_bytes(bytes: &[u8], out: &mut BytesMut) {
-    put_length(bytes.len(), out);
-    out.put_slice(bytes);
-}
-
-pub(super) fn get_bytes(input: &mut Bytes) -> io::Result<Bytes> {
-    let length = input.try_get_u32()? as usize;
-    if length > input.len() {
-        return Err(invalid(format!("{length} bytes were announced, {} are there", input.len())));
-    }
-    Ok(input.split_to(length))
-}
-
-pub(super) fn put_length(length: usize, out: &mut BytesMut) {
-    // What is sent is bounded far below: entries and pieces by the limits of this module.
-    #[allow(clippy::cast_possible_truncation)]
-    out.put_u32(length as u32);
-}
-
 /// What stands before the records that another member is missing, and where this one's log begins.
 pub(super) fn encode_links(kept: Offset, links: &Links) -> Bytes {
     let mut out = BytesMut::with_capacity(20 + 36 * links.steps.len());
@@ -378,11 +352,7 @@ pub(super) fn encode_links(kept: Offset, links: &Links) -> Bytes {
 pub(super) fn decode_links(bytes: Bytes) -> io::Result<(Offset, Links)> {
     whole(bytes, |input| {
         let (kept, first) = (get_offset(input)?, get_offset(input)?);
-        let step = |input: &mut Bytes| {
-            let mut before = Hash::ZERO;
-            input.try_copy_to_slice(&mut before.0)?;
-            Ok((before, input.try_get_u32()? as usize))
-        };
+        let step = |input: &mut Bytes| Ok((get_hash(input)?, input.try_get_u32()? as usize));
         let steps = (0..input.try_get_u32()?).map(|_| step(input)).collect::<io::Result<_>>()?;
         Ok((kept, Links { first, steps }))
     })
@@ -481,7 +451,7 @@ pub(super) fn decode_term(bytes: Bytes) -> io::Result<Result<u64, ReadError>> {
             0 => Ok(input.try_get_u64()?),
             1 => Err(ReadError::NoLeader),
             2 => {
-                let reason = String::from_utf8(get_bytes(input)?.into()).map_err(invalid)?;
+                let reason = get_text(input)?;
                 Err(ReadError::Unconfirmed { reason })
             }
             other => return Err(invalid(format!("there is no confirmation of kind {other}"))),

@@ -23,8 +23,9 @@ use super::messages::{
     Request, decode_append_answer, decode_snapshot_answer, decode_transfer_answer, decode_vote_answer,
 };
 use super::transfers::Transfers;
-use super::types::{Peer, Types, Vote, invalid};
+use super::types::{Peer, Types, Vote};
 use super::{INSTALL_TIMEOUT, PIECE_TIMEOUT, PIECES_UNDER_WAY};
+use crate::encoding::invalid;
 use crate::manager::blocking;
 use crate::pieces::Outgoing;
 use crate::transport::{Call, CallError, Class, Transport};

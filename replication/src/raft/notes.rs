@@ -14,7 +14,8 @@ use odgm_log::store::LogStore;
 use odgm_log::{GroupId, NodeId, Offset, Term};
 use openraft::impls::leader_id_std::LeaderId;
 
-use super::types::{LogId, Vote, invalid, log_id};
+use super::types::{LogId, Vote, log_id};
+use crate::encoding::invalid;
 
 pub(crate) const VOTE: &str = "raft.vote";
 pub(super) const PURGED: &str = "raft.purged";

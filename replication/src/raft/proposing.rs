@@ -401,3 +401,36 @@ fn refuse(queue: &mpsc::WeakUnboundedSender<Write>, mut write: Write, error: Pro
         }
     });
 }
+
+#[cfg(test)]
+mod tests {
+    use odgm_log::body::SetValues;
+    use tokio::sync::oneshot;
+
+    use super::*;
+    use crate::limits::Limits;
+    use crate::proposal::Gate;
+
+    #[tokio::test]
+    async fn a_write_whose_first_try_was_lost_is_not_said_to_be_refused() {
+        let object = "thing".into();
+        let body =
+            Body::SetValues(SetValues { object, puts: vec![], deletes: vec![], expected_version: None });
+        let cause = Cause { request_id: Some("once".to_owned()), ..Cause::default() };
+        let payload = Payload { cause, body };
+        let (kind, encoded) = payload.encode().expect("it is small");
+        let admission = Gate::new(Limits::default()).admit(encoded.len()).expect("there is room");
+        let (sender, answer) = oneshot::channel();
+        let reply = Reply::Channel(sender);
+        let proposal = Proposal { payload, kind, encoded, needs_room: true, until: None, reply, admission };
+        let (queue, mut tried_again) = mpsc::unbounded_channel();
+
+        let unanswered = ProposeError::Unknown { reason: "the leader did not answer".to_owned() };
+        refuse(&queue.downgrade(), Write::new(proposal), unanswered);
+        let mut write = tried_again.recv().await.expect("it has a request id");
+        write.until = Instant::now();
+        refuse(&queue.downgrade(), write, ProposeError::NotLeader { leader: None });
+        let error = answer.await.expect("answered").expect_err("nobody leads");
+        assert!(!error.not_applied(), "{error}");
+    }
+}

@@ -77,11 +77,11 @@ impl Cluster {
 
     /// Starts a node on its directory, and lets the others reach it.
     pub(super) async fn begin(&mut self, node: NodeId) {
-        self.begin_as(node, ALL.contains(&node)).await;
+        self.begin_as(node, ALL.contains(&node), false).await;
     }
 
-    /// The same, for a node that may make the group or must not.
-    pub(super) async fn begin_as(&mut self, node: NodeId, founds: bool) {
+    /// The same, for a node that may make the group or must not, and a group that goes on from a backup or does not.
+    pub(super) async fn begin_as(&mut self, node: NodeId, founds: bool, restored: bool) {
         let dir = self.dir_of(node);
         let options = Options { free_space_reserve: 0, ..Options::default() };
         let store = LogStore::open(&dir.join("log"), options).expect("a log store");
@@ -93,7 +93,7 @@ impl Cluster {
         };
         let transfers = Arc::<Transfers>::default();
         let member = Member {
-            restored: false,
+            restored,
             name: "demo/0".to_owned(),
             group: GROUP,
             node,

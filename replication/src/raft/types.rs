@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io;
 
+use crate::encoding::invalid;
 use bytes::Bytes;
 use odgm_log::body::Membership as MembershipBody;
 use odgm_log::{Body, BodyType, Cause, Kind, NodeId, Offset, Payload, Record, Term, Timestamp};
@@ -148,8 +149,4 @@ pub(crate) fn applied(
         None => StoredMembership::default(),
     };
     Ok((log_id(header.term, header.applied), members))
-}
-
-pub(crate) fn invalid(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, error)
 }

@@ -13,7 +13,7 @@ mod retrying;
 mod small_disk;
 
 pub use clients::{Acknowledged, Connection, Fields, Found, Objects, entries, fields, text};
-pub use cluster::{Cluster, Layout, Replica, Wire};
+pub use cluster::{Cluster, Layout, Replica, Wire, until};
 pub use command::Ran;
 pub use feed::{Feed, line, lines};
 pub use home::{Home, Snapshot};

@@ -1,9 +1,11 @@
 //! Backups of a cluster, and what is made of them.
 
+use std::process::Stdio;
+
 use odgm_proto::odgm::v1::Earliest;
 use odgm_proto::odgm::v1::subscribe_request::From;
 use odgm_tests::Result;
-use odgm_tests::harness::{Cluster, Connection, Home, Layout};
+use odgm_tests::harness::{Cluster, Connection, Home, Layout, until};
 
 use crate::load::Load;
 use crate::{CLASS, Story};
@@ -140,4 +142,43 @@ async fn what_a_lone_node_had_grows_into_a_cluster() -> Story {
         assert_eq!(events.len(), 51, "node {node}");
     }
     cluster.prove(CLASS, 1).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_no_catalogue_has_is_kept_until_the_catalogue_is_known() -> Story {
+    let (_parent, backup) = folder()?;
+    {
+        let home = Home::new()?.collection(CLASS, 1);
+        let node = home.start().await?;
+        node.objects(CLASS, 0).set_value("thing", "k", "1").await?;
+        node.odgm(&["backup", &backup])?.success()?;
+    }
+    // It is killed with all data in place, and no catalogue has them.
+    let mut cluster = Layout::of(3).with_at(1, "FAILPOINTS", "restore-after-partition=pause").start().await?;
+    let mut command = cluster.odgm_command(1, &["restore", &backup, "--type", "raft", "--replicas", "3"])?;
+    let mut restoring = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
+    let folders = |cluster: &Cluster, name: &str| -> Result<usize> {
+        Ok(std::fs::read_dir(cluster.home(1)?.data().join(name)).map_or(0, Iterator::count))
+    };
+    let what = || "the data to be in place".to_owned();
+    until(what, async || {
+        let placed = folders(&cluster, "views")? == 2 && folders(&cluster, "scratch")? == 0;
+        Ok(placed.then_some(()))
+    })
+    .await?;
+    cluster.kill(&[1, 2, 3]).await?;
+    restoring.wait()?;
+
+    // Alone it does not know what the others have decided: its data may be the only copy of what they created since.
+    cluster.set(1, "FAILPOINTS", "")?;
+    cluster.begin_to_start(1)?;
+    cluster.said(1, "members do not answer").await?;
+    assert_eq!(folders(&cluster, "views")?, 2, "it is kept");
+    cluster.start(&[2, 3]).await?;
+    cluster.in_service(&[1]).await?;
+    let what = || "the data that nobody has to be removed".to_owned();
+    until(what, async || Ok((folders(&cluster, "views")? == 1).then_some(()))).await?;
+    cluster.odgm(1, &["restore", &backup, "--type", "raft", "--replicas", "3"]).await?.success()?;
+    assert_eq!(cluster.objects(2, CLASS, 0)?.value("thing", "k").await?.as_deref(), Some("1"));
+    Ok(())
 }

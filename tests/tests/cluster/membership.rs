@@ -78,7 +78,7 @@ async fn fill(cluster: &Cluster) -> Story {
 /// Starts a node that nobody has heard of, and lets it in as it says itself.
 async fn let_in(cluster: &Cluster, node: u64, at: u64) -> Story {
     cluster.begin_to_start(node)?;
-    cluster.logged(node, &format!("odgm cluster add {node}")).await?;
+    cluster.said(node, &format!("odgm cluster add {node}")).await?;
     cluster_command(cluster, at, &format!("add {node}")).await?;
     cluster.in_service(&[node]).await
 }
@@ -148,7 +148,7 @@ async fn a_node_is_drained_and_leaves_under_load() -> Story {
     assert_eq!(code, 3, "{refused}");
     cluster_command(&cluster, other, &format!("remove {leaving} --yes")).await?;
     load.proceed(SOME).await?;
-    cluster.logged(leaving, "this node has left the cluster").await?;
+    cluster.said(leaving, "this node has left the cluster").await?;
     cluster.stop(leaving).await?;
     load.proceed(SOME).await?;
     let written = load.end().await?;
@@ -172,7 +172,7 @@ async fn a_dead_node_is_replaced_under_load() -> Story {
     cluster.wipe(dead)?;
     load.proceed(SOME).await?;
     cluster.begin_to_start(4)?;
-    cluster.logged(4, "odgm cluster add 4").await?;
+    cluster.said(4, "odgm cluster add 4").await?;
     // It is let in by that, too.
     cluster_command(&cluster, other, &format!("replace {dead} 4 --yes")).await?;
     cluster.in_service(&[4]).await?;
@@ -203,7 +203,7 @@ async fn a_wiped_disk_is_refused_until_the_node_is_readmitted() -> Story {
     assert_eq!(code, 1);
     assert!(early.contains("start it on its new, empty data directory"), "{early}");
     cluster.begin_to_start(3)?;
-    cluster.logged(3, "odgm cluster readmit 3").await?;
+    cluster.said(3, "odgm cluster readmit 3").await?;
     let refused = cluster.objects(3, CLASS, 0)?.value("writer-0", "k").await;
     let refused = refused.err().map(|status| status.message().to_owned()).unwrap_or_default();
     assert!(refused.contains("odgm cluster readmit 3"), "clients are told, too: {refused:?}");

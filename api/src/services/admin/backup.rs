@@ -5,13 +5,14 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use odgm_proto::odgm::v1::{BackupRequest, BackupResponse};
-use odgm_replication::{BackupError, Consistency, LookupError, Partition};
+use odgm_replication::bundle::BundleError;
+use odgm_replication::{BackupError, Consistency};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
 use crate::services::{Shared, blocking};
-use crate::{identity, status};
+use crate::status;
 
 /// The bytes of a bundle.
 pub(crate) type Bundle = ReceiverStream<Result<BackupResponse, Status>>;
@@ -22,7 +23,7 @@ const MESSAGES: usize = 8;
 
 /// Checks what is asked for, and begins to send it.
 pub(super) async fn begin(shared: &Arc<Shared>, request: &BackupRequest) -> Result<Bundle, Status> {
-    let partition = find(shared, request)?;
+    let partition = shared.partition(&request.cls_id, request.partition_id)?;
     let with_log = !request.without_log;
     if with_log && let Some(kept) = partition.missing_from() {
         let error = BackupError::Missing { kept };
@@ -48,23 +49,14 @@ pub(super) async fn begin(shared: &Arc<Shared>, request: &BackupRequest) -> Resu
     Ok(ReceiverStream::new(messages))
 }
 
-/// The partition, or which node has it.
-fn find(shared: &Shared, request: &BackupRequest) -> Result<Arc<Partition>, Status> {
-    let found = shared.partition(&request.cls_id, request.partition_id);
-    let id = identity::partition(request.partition_id)?;
-    match shared.manager.partition(&request.cls_id, id) {
-        Err(LookupError::Elsewhere { nodes, .. }) => match nodes.first() {
-            Some(first) => found.map_err(|status| shared.tell_leader(status, *first)),
-            None => found,
-        },
-        _ => found,
-    }
-}
-
 fn failed(error: &BackupError) -> Status {
     match error {
         BackupError::Missing { .. } => Status::unavailable(error.to_string()),
         BackupError::Trimmed => Status::aborted(error.to_string()),
+        // Nothing of ours has failed: the client has gone.
+        BackupError::Bundle(BundleError::Io(io)) if io.kind() == io::ErrorKind::BrokenPipe => {
+            Status::cancelled(io.to_string())
+        }
         _ => status::internal(error),
     }
 }

@@ -28,11 +28,11 @@ pub(super) async fn open(
     metadata: &MetadataMap,
     request: SubscribeRequest,
 ) -> Result<Responses, Status> {
+    let permit = shared.subscription()?;
     let (here, there) = split(shared, metadata, &request)?;
     if there.is_empty() {
-        return Ok(Box::pin(subscription::open(shared, request).await?));
+        return Ok(Box::pin(subscription::open(shared, request, Some(permit)).await?));
     }
-    let permit = shared.subscription()?;
     let collection = shared.collection(&request.cls_id)?;
     subscription::check_start(
         request.from.as_ref(),
@@ -47,7 +47,7 @@ pub(super) async fn open(
     }
     if !here.is_empty() {
         let asked = part(&request, &collection, here);
-        parts.push(Box::pin(subscription::open(shared, asked).await?));
+        parts.push(Box::pin(subscription::open(shared, asked, None).await?));
     }
     let stop = shared.stop.clone();
     let merged = (stream::select_all(parts), stop, permit);

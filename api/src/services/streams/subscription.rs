@@ -38,7 +38,8 @@ const MIN_HEARTBEAT_MS: u32 = 100;
 pub(crate) struct Subscription {
     responses: mpsc::Receiver<Result<SubscribeResponse, Status>>,
     _feeds: JoinSet<()>,
-    _permit: OwnedSemaphorePermit,
+    /// None where it is a part of one that has it.
+    _permit: Option<OwnedSemaphorePermit>,
 }
 
 impl Stream for Subscription {
@@ -50,8 +51,11 @@ impl Stream for Subscription {
 }
 
 /// Checks a request and starts its feeds.
-pub(super) async fn open(shared: &Arc<Shared>, request: SubscribeRequest) -> Result<Subscription, Status> {
-    let permit = shared.subscription()?;
+pub(super) async fn open(
+    shared: &Arc<Shared>,
+    request: SubscribeRequest,
+    permit: Option<OwnedSemaphorePermit>,
+) -> Result<Subscription, Status> {
     let heartbeat = heartbeat(request.heartbeat_ms)?;
     let selection = Arc::new(Selection::checked(&shared.rules, request.filter, request.with_values)?);
     let partitions = partitions(shared, &request.cls_id, &request.partitions)?;

@@ -264,16 +264,6 @@ impl Cluster {
         self.member(node)?.wipe()
     }
 
-    /// Waits until a node has logged something.
-    ///
-    /// # Errors
-    /// When it has not after a minute.
-    pub async fn logged(&self, node: u64, what: &str) -> Result<()> {
-        let member = self.member(node)?;
-        let waiting = || format!("node {node} to log {what:?}:\n{}", member.output());
-        until(waiting, async || Ok(member.output().contains(what).then_some(()))).await
-    }
-
     /// Everything that a node has logged.
     ///
     /// # Errors
@@ -378,7 +368,10 @@ async fn within<T>(time: Duration, asked: impl Future<Output = T>) -> Option<T> 
 }
 
 /// Looks again and again until there is something.
-async fn until<T>(what: impl Fn() -> String, look: impl AsyncFn() -> Result<Option<T>>) -> Result<T> {
+///
+/// # Errors
+/// What looking fails with; and `what` it was, when there is nothing after a minute.
+pub async fn until<T>(what: impl Fn() -> String, look: impl AsyncFn() -> Result<Option<T>>) -> Result<T> {
     let deadline = Instant::now() + PATIENCE;
     loop {
         if let Some(found) = look().await? {

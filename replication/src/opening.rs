@@ -49,6 +49,23 @@ impl Opener {
         self.groups.remove(partition.group());
         partition.close(reason);
     }
+
+    /// Ends partitions whose data are to be removed, and waits until nobody holds their files any more. Blocks.
+    pub(crate) fn give_up(&self, partitions: Vec<Arc<Partition>>, reason: &str) {
+        let close = |partition: Arc<Partition>| {
+            self.close(&partition, reason);
+            partition.view()
+        };
+        let views: Vec<_> = partitions.into_iter().map(close).collect();
+        let since = Instant::now();
+        while views.iter().any(View::is_shared) {
+            if since.elapsed() > RELEASE_PATIENCE {
+                tracing::warn!("files of partitions that are not here any more are still read");
+                return;
+            }
+            std::thread::sleep(RELEASE_LOOK);
+        }
+    }
 }
 
 /// What is to be brought up.
@@ -80,6 +97,12 @@ pub const CATALOGUE_CLASS: &str = "_catalogue";
 
 /// How long the node that is to lead may take to make a new group before others do.
 const FOUNDING_PATIENCE: Duration = Duration::from_secs(2);
+
+/// How long the files of a partition that has ended may be in use, by a dump perhaps, before they are removed all the same.
+const RELEASE_PATIENCE: Duration = Duration::from_secs(10);
+
+/// How often it is looked whether they are.
+const RELEASE_LOOK: Duration = Duration::from_millis(5);
 
 /// How often it is looked whether the founders of a cluster agree.
 const AGREE_EVERY: Duration = Duration::from_millis(50);

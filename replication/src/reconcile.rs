@@ -89,12 +89,7 @@ impl Manager {
         }
         self.recount();
         let opener = Arc::clone(&self.opener);
-        blocking(move || {
-            for partition in gone {
-                opener.close(&partition, "it was moved to other nodes: ask again at one of them");
-            }
-        })
-        .await;
+        blocking(move || opener.give_up(gone, "it was moved to other nodes: ask again at one of them")).await;
         come
     }
 
@@ -104,12 +99,9 @@ impl Manager {
         self.collections.write().remove(name);
         self.recount();
         let opener = Arc::clone(&self.opener);
-        blocking(move || {
-            for partition in collection.partitions().flatten() {
-                opener.close(&partition, "the collection was deleted");
-            }
-        })
-        .await;
+        let partitions = collection.partitions().flatten().collect();
+        drop(collection);
+        blocking(move || opener.give_up(partitions, "the collection was deleted")).await;
     }
 
     /// Removes the data of groups that belong to no collection, or not to this node, any more. What fails is tried again at

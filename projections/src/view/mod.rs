@@ -49,6 +49,13 @@ pub struct View {
     inner: Arc<Inner>,
 }
 
+impl View {
+    /// Whether there are other handles to it: then its files are in use.
+    pub fn is_shared(&self) -> bool {
+        Arc::strong_count(&self.inner) > 1
+    }
+}
+
 struct Inner {
     storage: Box<dyn SnapshotCapableStorage>,
     /// Held while rows are written.

@@ -52,6 +52,8 @@ pub(super) struct Write {
     passed: bool,
     /// Whether the answer to an earlier try was lost: that one may have been applied, whatever is said of a later one.
     lost: bool,
+    /// Who was asked before, and whom that one named as the leader.
+    sent_on: Option<(NodeId, NodeId)>,
     /// Gone once it is answered.
     waiting: Option<(Reply, Admission)>,
 }
@@ -64,7 +66,18 @@ impl Write {
         let again = matches!(reply, Reply::Channel(_));
         let idempotent = payload.cause.request_id.is_some();
         let waiting = Some((reply, admission));
-        Self { kind, encoded, needs_room, until, again, idempotent, passed, lost: false, waiting }
+        Self {
+            kind,
+            encoded,
+            needs_room,
+            until,
+            again,
+            idempotent,
+            passed,
+            lost: false,
+            sent_on: None,
+            waiting,
+        }
     }
 
     /// One that another node has passed on.
@@ -72,7 +85,18 @@ impl Write {
         let Passed { needs_room, kind, encoded } = write;
         let (until, again, idempotent, passed) = (Instant::now() + LEADER_PATIENCE, false, false, true);
         let waiting = Some((reply, admission));
-        Self { kind, encoded, needs_room, until, again, idempotent, passed, lost: false, waiting }
+        Self {
+            kind,
+            encoded,
+            needs_room,
+            until,
+            again,
+            idempotent,
+            passed,
+            lost: false,
+            sent_on: None,
+            waiting,
+        }
     }
 
     pub(super) fn answer(mut self, answer: Answer) {
@@ -142,7 +166,8 @@ impl Proposer {
                 return;
             }
             let until = batch.iter().map(|write: &Write| write.until).min().unwrap_or_else(Instant::now);
-            match leader_by(&self.raft, until).await {
+            let leader = leader_by(&self.raft, until).await.map(|leader| self.follow(leader, &batch));
+            match leader {
                 Some(leader) if leader == self.node => {
                     if !begun {
                         begun = self.begin().await;
@@ -163,6 +188,13 @@ impl Proposer {
                 }
             }
         }
+    }
+
+    /// Who leads in fact: a member that was left behind knows only who did, and that one may have said who does now.
+    fn follow(&self, leader: NodeId, batch: &[Write]) -> NodeId {
+        let mut named = batch.iter().filter_map(|write| write.sent_on);
+        let other = named.find(|(by, other)| *by == leader && *other != self.node);
+        other.map_or(leader, |(_, other)| other)
     }
 
     /// Hands writes to openraft in one go; they are answered beside this.
@@ -290,9 +322,12 @@ impl Proposer {
             });
             match answers {
                 Ok(answers) => {
-                    for (write, answer) in own.into_iter().zip(answers) {
+                    for (mut write, answer) in own.into_iter().zip(answers) {
                         match answer {
-                            Err(error @ ProposeError::NotLeader { .. }) => refuse(&queue, write, error),
+                            Err(error @ ProposeError::NotLeader { leader: named }) => {
+                                write.sent_on = named.map(|named| (leader, named));
+                                refuse(&queue, write, late(error));
+                            }
                             answer => write.answer(answer),
                         }
                     }
@@ -377,6 +412,16 @@ fn settle(
         }
         Some(Ok(Err(error))) => write.answer(Err(ProposeError::Unknown { reason: error.to_string() })),
         Some(Err(_)) | None => drop(write),
+    }
+}
+
+/// What is said of a write that was passed on in vain: whoever asked need not look for the leader itself.
+fn late(error: ProposeError) -> ProposeError {
+    match error {
+        ProposeError::NotLeader { leader: Some(leader) } => ProposeError::Unavailable {
+            reason: format!("node {leader} has only just begun to lead the partition"),
+        },
+        error => error,
     }
 }
 

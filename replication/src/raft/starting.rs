@@ -212,7 +212,9 @@ fn config(id: GroupId, timing: Timing) -> io::Result<Config> {
     let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     let config = Config {
         cluster_name: format!("group {id}"),
-        heartbeat_interval: millis(timing.heartbeat),
+        // Groups beat by a clock of ours, see `beating`. What openraft takes from this is how often each group wakes up to look
+        // at its timers, a fifth of it, and how long it waits for an answer to entries: so it is as long as may be.
+        heartbeat_interval: millis(timing.election.0).saturating_sub(1),
         election_timeout_min: millis(timing.election.0),
         election_timeout_max: millis(timing.election.1),
         enable_pre_vote: Some(true),

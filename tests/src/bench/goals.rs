@@ -7,6 +7,7 @@ use serde::Serialize;
 use super::catching_up::CatchUp;
 use super::failover::Failover;
 use super::footprint::Footprint;
+use super::group_commit::GroupCommit;
 use super::idle::Idle;
 use super::load::{Load, Operation, Shape};
 use super::rebuild::Rebuild;
@@ -136,6 +137,17 @@ pub(super) fn catch_up(measured: Option<&CatchUp>) -> Judgement {
     let measured = measured.map(|catch_up| catch_up.of_files.median);
     let (floor, goal) = (Bound::AtLeast(0.6), Bound::AtLeast(0.6));
     Judgement::new("follower through a snapshot, of the files by hand", measured, floor, goal)
+}
+
+/// Writes to many groups at once, against one write at a time.
+pub(super) fn group_commit(measured: Option<&GroupCommit>) -> Judgement {
+    let (floor, goal) = (Bound::Below(1.0), Bound::AtMost(0.25));
+    Judgement::new(
+        "syncs of a write among 256, of those of one alone",
+        measured.and_then(GroupCommit::ratio),
+        floor,
+        goal,
+    )
 }
 
 /// The figures of three nodes, against etcd's three.

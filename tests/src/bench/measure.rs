@@ -7,6 +7,7 @@ use super::catching_up::CatchUp;
 use super::failover::Failover;
 use super::footprint::Footprint;
 use super::goals;
+use super::group_commit::GroupCommit;
 use super::idle::Idle;
 use super::load::{Load, Operation, Samples, Timing};
 use super::machine::{self, Machine};
@@ -37,10 +38,7 @@ pub(super) async fn run(options: &Options) -> Result<Report> {
             tables.extend(measured);
         }
     }
-    let footprint = match asked(Part::Footprint) && has_node {
-        true => Some(Footprint::measure(options).await?),
-        false => None,
-    };
+    let footprint = part(asked(Part::Footprint) && has_node, Footprint::measure(options)).await?;
     let rebuild = match asked(Part::Rebuild) && has_node {
         true if options.flights.exists() => Some(Rebuild::measure(&options.flights, options).await?),
         true => {
@@ -50,20 +48,13 @@ pub(super) async fn run(options: &Options) -> Result<Report> {
         false => None,
     };
     let has_cluster = options.targets.contains(&Target::Cluster);
-    let failover = match asked(Part::Failover) && has_cluster {
-        true => Some(Failover::measure(options).await?),
-        false => None,
-    };
-    let idle = match asked(Part::Idle) && has_cluster {
-        true => Some(Idle::measure(options).await?),
-        false => None,
-    };
-    let catch_up = match asked(Part::CatchUp) && options.targets.contains(&Target::Cluster) {
-        true => Some(CatchUp::measure(options).await?),
-        false => None,
-    };
+    let failover = part(asked(Part::Failover) && has_cluster, Failover::measure(options)).await?;
+    let idle = part(asked(Part::Idle) && has_cluster, Idle::measure(options)).await?;
+    let catch_up = part(asked(Part::CatchUp) && has_cluster, CatchUp::measure(options)).await?;
+    let group_commit = part(asked(Part::GroupCommit) && has_cluster, GroupCommit::measure(options)).await?;
     let mut goals = goals::judge(&tables, footprint.as_ref(), rebuild.as_ref());
     goals.push(goals::catch_up(catch_up.as_ref()));
+    goals.push(goals::group_commit(group_commit.as_ref()));
     goals.extend(goals::lasting(failover.as_ref(), idle.as_ref()));
     Ok(Report {
         machine: Machine::this(),
@@ -82,8 +73,14 @@ pub(super) async fn run(options: &Options) -> Result<Report> {
         failover,
         idle,
         catch_up,
+        group_commit,
         goals,
     })
+}
+
+/// Measures a part if it is wanted.
+async fn part<T>(is_wanted: bool, measuring: impl Future<Output = Result<T>>) -> Result<Option<T>> {
+    if is_wanted { measuring.await.map(Some) } else { Ok(None) }
 }
 
 /// Starts the servers, visits them, and stops them.

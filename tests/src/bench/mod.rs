@@ -8,6 +8,7 @@ mod etcd;
 mod failover;
 mod footprint;
 mod goals;
+mod group_commit;
 mod idle;
 mod install;
 mod load;

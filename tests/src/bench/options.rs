@@ -84,11 +84,13 @@ pub enum Part {
     Idle,
     /// A follower that comes back through a snapshot.
     CatchUp,
+    /// Syncs of the disk per write, over many groups.
+    GroupCommit,
 }
 
 impl Part {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Loads,
         Self::Clusters,
         Self::Footprint,
@@ -96,6 +98,7 @@ impl Part {
         Self::Failover,
         Self::Idle,
         Self::CatchUp,
+        Self::GroupCommit,
     ];
 }
 
@@ -109,6 +112,7 @@ impl std::fmt::Display for Part {
             Self::Failover => "failover",
             Self::Idle => "idle",
             Self::CatchUp => "catch-up",
+            Self::GroupCommit => "group-commit",
         })
     }
 }

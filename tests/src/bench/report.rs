@@ -10,6 +10,7 @@ use super::catching_up::CatchUp;
 use super::failover::Failover;
 use super::footprint::Footprint;
 use super::goals::Judgement;
+use super::group_commit::GroupCommit;
 use super::idle::Idle;
 use super::load::{Load, Samples};
 use super::machine::Machine;
@@ -32,6 +33,7 @@ pub(super) struct Report {
     pub(super) failover: Option<Failover>,
     pub(super) idle: Option<Idle>,
     pub(super) catch_up: Option<CatchUp>,
+    pub(super) group_commit: Option<GroupCommit>,
     pub(super) goals: Vec<Judgement>,
 }
 
@@ -152,6 +154,9 @@ impl fmt::Display for Report {
         }
         if let Some(catch_up) = &self.catch_up {
             writeln!(f, "\nCatch-up\n{catch_up}")?;
+        }
+        if let Some(group_commit) = &self.group_commit {
+            writeln!(f, "\nGroup commit\n{group_commit}")?;
         }
         writeln!(f, "\nFloors and goals\n{}", verdicts(&self.goals))
     }

@@ -320,7 +320,9 @@ impl Manager {
             CallError::Unreachable { .. } | CallError::Refused { .. } => {
                 AskError::NotAsked(error.to_string())
             }
-            CallError::Timeout { .. } | CallError::Closed { .. } => AskError::Lost(error.to_string()),
+            CallError::Timeout { .. } | CallError::Closed { .. } | CallError::Restarted { .. } => {
+                AskError::Lost(error.to_string())
+            }
         })
     }
 

@@ -211,6 +211,9 @@ impl Neighbours {
         if let Some(log) = &self.log {
             log.look_at_space();
         }
+        for (node, since) in self.nodes.take_started() {
+            transport.forget(node, since);
+        }
         join_all(others.iter().map(|node| self.ask_one(transport, *node))).await;
         let worries = {
             let mut heard = self.heard.write();

@@ -34,6 +34,8 @@ pub(crate) struct Nodes {
     /// Of which nodes two processes are alive, and when that was last seen.
     doubles: RwLock<BTreeMap<NodeId, Double>>,
     has_doubles: AtomicBool,
+    /// The nodes of which another process has introduced itself, and when it first did.
+    started: Mutex<BTreeMap<NodeId, Instant>>,
 }
 
 /// A process that says it is a node.
@@ -93,35 +95,50 @@ impl Nodes {
     /// Two processes on copies of one directory cannot be told apart, and each could vote where the other has: as long as
     /// both are heard of, neither is believed.
     pub(crate) fn greet(&self, node: NodeId, incarnation: u64, process: u64) -> Result<(), Stranger> {
-        if let Some(seen) = self.note(node, incarnation, process) {
+        let (is_new, both) = self.note(node, incarnation, process);
+        if let Some(seen) = both {
             self.doubles.write().insert(node, Double { incarnation, seen });
             self.has_doubles.store(true, Ordering::Release);
         }
-        self.admit(node, incarnation)
+        self.admit(node, incarnation)?;
+        if is_new {
+            self.started.lock().insert(node, Instant::now());
+        }
+        Ok(())
     }
 
-    /// When two processes of the same directory were last known to be alive both, if another one has been heard of since
-    /// this one was first.
-    fn note(&self, node: NodeId, incarnation: u64, process: u64) -> Option<Instant> {
+    /// The nodes that have started since the last call, and when they were first heard.
+    pub(crate) fn take_started(&self) -> BTreeMap<NodeId, Instant> {
+        std::mem::take(&mut *self.started.lock())
+    }
+
+    /// Whether the process is new, and when two of the same directory were last known to be alive both, if another one
+    /// has been heard of since this one was first.
+    fn note(&self, node: NodeId, incarnation: u64, process: u64) -> (bool, Option<Instant>) {
         let now = Instant::now();
         let mut processes = self.processes.lock();
         if processes.len() >= REMEMBERED_NODES && !processes.contains_key(&node) {
             processes.retain(|_, of_node| of_node.iter().any(|one| now - one.last < BOTH_ALIVE));
             if processes.len() >= REMEMBERED_NODES {
-                return None;
+                return (false, None);
             }
         }
         let of_node = processes.entry(node).or_default();
         of_node.retain(|one| now - one.last < BOTH_ALIVE);
-        match of_node.iter_mut().find(|one| (one.incarnation, one.id) == (incarnation, process)) {
-            Some(known) => known.last = now,
+        let is_new = match of_node.iter_mut().find(|one| (one.incarnation, one.id) == (incarnation, process))
+        {
+            Some(known) => {
+                known.last = now;
+                false
+            }
             None => {
                 if of_node.len() >= REMEMBERED_PROCESSES {
                     of_node.remove(0);
                 }
                 of_node.push(Process { incarnation, id: process, first: now, last: now });
+                true
             }
-        }
+        };
         // One that was started again is not heard of any more when its successor is.
         let same = of_node.iter().filter(|one| one.incarnation == incarnation);
         let both = same.clone().flat_map(|one| {
@@ -130,7 +147,7 @@ impl Nodes {
                 .filter(|other| one.last > other.first && other.last > one.first)
                 .map(|other| one.last.min(other.last))
         });
-        both.max()
+        (is_new, both.max())
     }
 
     fn admit_known(&self, sender: NodeId, found: u64) -> Result<(), Stranger> {
@@ -216,6 +233,9 @@ mod tests {
         for process in [1, 1, 2, 2, 3] {
             nodes.greet(NODE, 7, process).expect("one after the other");
         }
+        assert_eq!(nodes.take_started().into_keys().collect::<Vec<_>>(), [NODE]);
+        nodes.greet(NODE, 7, 3).expect("the last one");
+        assert!(nodes.take_started().is_empty(), "it has not started since");
         // The second one is still there.
         nodes.greet(NODE, 7, 2).expect_err("two at once");
         nodes.greet(NODE, 7, 3).expect_err("neither is believed");

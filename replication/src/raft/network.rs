@@ -101,7 +101,7 @@ impl Connection {
                 CallError::Timeout { .. } => {
                     RPCError::Timeout(Timeout { action, id, target: to.0, timeout: within })
                 }
-                CallError::Refused { .. } | CallError::Closed { .. } => {
+                CallError::Refused { .. } | CallError::Closed { .. } | CallError::Restarted { .. } => {
                     RPCError::Network(NetworkError::new(&error))
                 }
             })

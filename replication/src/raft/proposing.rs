@@ -393,7 +393,7 @@ fn lost(error: &CallError, leader: NodeId) -> ProposeError {
             tracing::debug!(%leader, reason, "the leader refused writes");
             ProposeError::NotLeader { leader: None }
         }
-        CallError::Timeout { .. } | CallError::Closed { .. } => {
+        CallError::Timeout { .. } | CallError::Closed { .. } | CallError::Restarted { .. } => {
             ProposeError::Unknown { reason: format!("the leader, node {leader}, did not answer: {error}") }
         }
     }

@@ -16,7 +16,7 @@ mod zenoh;
 pub(crate) use self::links::{Alone, Links};
 pub(crate) use self::mux::{Admission, Stranger};
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
@@ -72,6 +72,12 @@ pub(crate) enum CallError {
         /// The node.
         node: NodeId,
     },
+    /// The process that was asked is not there any more.
+    #[error("node {node} was started again before it answered")]
+    Restarted {
+        /// The node.
+        node: NodeId,
+    },
     /// The node does not want to answer this.
     #[error("node {node} refused: {reason}")]
     Refused {
@@ -86,6 +92,9 @@ pub(crate) enum CallError {
 pub(crate) trait Transport: Send + Sync + 'static {
     /// Asks another node.
     fn call(&self, call: Call) -> BoxFuture<'static, Result<Bytes, CallError>>;
+
+    /// Gives up what the process of a node was asked that was replaced by another one at some time: nobody answers it.
+    fn forget(&self, _node: NodeId, _before: Instant) {}
 }
 
 /// What a node says that answers nothing yet.

@@ -174,6 +174,13 @@ impl Transport for Mux {
             Err(reason) => Box::pin(ready(Err(CallError::Unreachable { node, reason }))),
         }
     }
+
+    fn forget(&self, node: NodeId, before: std::time::Instant) {
+        let lanes = self.shared.lanes.read();
+        for (_, lane) in lanes.iter().filter(|((peer, _), _)| *peer == node) {
+            lane.forget(before.into());
+        }
+    }
 }
 
 impl Inbound {

@@ -22,7 +22,7 @@ pub(super) struct Lane {
     class: Class,
     queue: Mutex<Queue>,
     wake: Notify,
-    waiting: Mutex<HashMap<u64, oneshot::Sender<Result<Bytes, CallError>>>>,
+    waiting: Mutex<HashMap<u64, Asked>>,
     answering: AtomicUsize,
     heard: AtomicU64,
 }
@@ -33,6 +33,9 @@ struct Queue {
     bytes: usize,
     closed: bool,
 }
+
+/// When a call was made, and where its answer goes.
+type Asked = (Instant, oneshot::Sender<Result<Bytes, CallError>>);
 
 /// A message, and when it is of no use any more.
 pub(super) struct Outgoing {
@@ -97,7 +100,7 @@ impl Lane {
     /// Sends a request, whose answer is then waited for.
     pub(super) fn ask(self: &Arc<Self>, id: u64, outgoing: Outgoing) -> Result<Waiting, PushError> {
         let (sender, answer) = oneshot::channel();
-        self.waiting.lock().insert(id, sender);
+        self.waiting.lock().insert(id, (Instant::now(), sender));
         // Made before the push, so that it takes the call off the list where that fails.
         let waiting = Waiting { lane: Arc::clone(self), id, answer };
         self.push(outgoing)?;
@@ -107,7 +110,17 @@ impl Lane {
     /// Tells a call how it ended. Whether it still waited for that.
     pub(super) fn settle(&self, id: u64, outcome: Result<Bytes, CallError>) -> bool {
         let waiting = self.waiting.lock().remove(&id);
-        waiting.is_some_and(|waiting| waiting.send(outcome).is_ok())
+        waiting.is_some_and(|(_, waiting)| waiting.send(outcome).is_ok())
+    }
+
+    /// Fails the calls that were made before a process was replaced by another one.
+    pub(super) fn forget(&self, before: Instant) {
+        let gone = |_: &u64, (since, _): &mut Asked| *since < before;
+        let waiting: Vec<_> = self.waiting.lock().extract_if(gone).collect();
+        for (_, (_, waiting)) in waiting {
+            // Whoever does not wait any more need not be told.
+            let _ = waiting.send(Err(CallError::Restarted { node: self.peer }));
+        }
     }
 
     /// Takes on another request, unless too many are being answered.
@@ -187,7 +200,7 @@ impl Lane {
         // These were never sent; of the others nobody knows.
         self.fail(messages.iter(), &PushError::Closed);
         let waiting = std::mem::take(&mut *self.waiting.lock());
-        for (_, waiting) in waiting {
+        for (_, (_, waiting)) in waiting {
             // Whoever does not wait any more need not be told.
             let _ = waiting.send(Err(CallError::Closed { node: self.peer }));
         }

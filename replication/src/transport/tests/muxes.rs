@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::future::pending;
 
+use futures_util::FutureExt as _;
 use tokio::sync::Notify;
 
 use super::*;
@@ -109,6 +110,19 @@ async fn a_call_that_is_not_answered_ends_in_its_time() {
     let failed = one.call(Call { within, ..call(TWO, Class::Bulk, "there?") }).await;
     assert_eq!(failed, Err(CallError::Timeout { node: TWO, within }));
     assert!(begun.elapsed() >= within);
+}
+
+#[tokio::test]
+async fn a_call_to_a_process_that_was_replaced_ends_at_once_and_later_ones_go_on() {
+    let wire = Wire::default();
+    let one = wire.node(identity(ONE), None);
+    let _two = wire.node(identity(TWO), Some(Arc::new(Mute)));
+    let before = one.call(call(TWO, Class::Bulk, "there?"));
+    let replaced = Instant::now();
+    let after = one.call(call(TWO, Class::Bulk, "and now?"));
+    one.forget(TWO, replaced);
+    assert_eq!(before.await, Err(CallError::Restarted { node: TWO }));
+    assert!(after.now_or_never().is_none(), "it waits");
 }
 
 #[tokio::test]

@@ -77,7 +77,7 @@ pub(super) const SETTINGS: &[Setting] = &[
             Ok(())
         },
     ),
-    now("ODGM_HEARTBEAT_MS", "150", "how often a leader that has nothing to say is heard, ms", |c, v| {
+    now("ODGM_HEARTBEAT_MS", "200", "how often a leader that has nothing to say is heard, ms", |c, v| {
         c.cluster.timing.heartbeat = millis_within(v, 10..=60_000)?;
         Ok(())
     }),

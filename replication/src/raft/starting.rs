@@ -49,7 +49,7 @@ pub struct Timing {
 impl Default for Timing {
     fn default() -> Self {
         let election = (Duration::from_millis(450), Duration::from_millis(650));
-        Self { heartbeat: Duration::from_millis(150), election, comparison: Duration::from_secs(10) }
+        Self { heartbeat: Duration::from_millis(200), election, comparison: Duration::from_secs(10) }
     }
 }
 

@@ -19,7 +19,7 @@ fn folder() -> Result<(tempfile::TempDir, String)> {
     Ok((parent, path))
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_backed_up_is_restored_byte_for_byte_with_its_history_and_cursors() -> Story {
     let home = Home::new()?.collection("things", 2).collection("others", 1);
     let node = home.start().await?;
@@ -95,7 +95,7 @@ async fn expect(node: &Node<'_>, dumps: &[String; 2]) -> Story {
     Ok(())
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_collection_is_restored_under_another_name_beside_the_first_and_without_its_log() -> Story {
     let home = Home::new()?.collection("things", 1);
     let node = home.start().await?;
@@ -131,7 +131,7 @@ fn bundle(backup: &str) -> PathBuf {
     Path::new(backup).join("things.0.odgm")
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_damaged_backup_is_named_and_refused() -> Story {
     let home = Home::new()?.collection("things", 2);
     let node = home.start().await?;
@@ -171,7 +171,7 @@ async fn a_damaged_backup_is_named_and_refused() -> Story {
     node.stop()
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_restore_that_is_killed_leaves_nothing_and_can_be_repeated() -> Story {
     const OBJECTS: usize = 3_000;
     let home = Home::new()?.collection("things", 1);

@@ -50,7 +50,7 @@ const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(15);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// The requests that make records. A refusal or a missed deadline of one says what became of it.
-const WRITES: [&str; 18] = [
+const WRITES: [&str; 19] = [
     "/oprc.DataService/Set",
     "/oprc.DataService/SetValue",
     "/oprc.DataService/BatchSetValues",
@@ -61,6 +61,7 @@ const WRITES: [&str; 18] = [
     "/odgm.v1.Streams/MoveCursor",
     "/odgm.v1.Streams/DropCursor",
     "/odgm.v1.Admin/CreateCollection",
+    "/odgm.v1.Admin/UpdateCollection",
     "/odgm.v1.Admin/DeleteCollection",
     "/odgm.v1.Admin/Restore",
     "/odgm.v1.Admin/AddNode",

@@ -1,5 +1,6 @@
-//! Creating and deleting collections.
+//! Creating, changing and deleting collections.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use futures_util::FutureExt as _;
@@ -7,7 +8,7 @@ use futures_util::future::BoxFuture;
 use odgm_log::{GroupId, NodeId, Payload, Timestamp};
 use odgm_projections::Outcome;
 
-use crate::catalogue::Catalogue;
+use crate::catalogue::{Catalogue, Placed};
 use crate::collection::Collection;
 use crate::definition::{Definition, Invalid};
 use crate::manager::{Manager, OpenError};
@@ -113,6 +114,31 @@ impl Manager {
             .await?;
         }
         Ok(())
+    }
+
+    /// Changes options of a collection that are not fixed when it is created, on every node.
+    ///
+    /// # Errors
+    /// [`CatalogueError`].
+    pub fn update_collection<'a>(
+        self: &'a Arc<Self>,
+        name: &'a str,
+        options: BTreeMap<String, String>,
+    ) -> BoxFuture<'a, Result<Arc<Collection>, CatalogueError>> {
+        async move {
+            let missing = || CatalogueError::NotFound(name.to_owned());
+            self.edit(|_, catalogue| {
+                let placed = catalogue.collections.get(name).ok_or_else(missing)?;
+                let definition = placed.definition.with_options(options.clone())?;
+                let is_new = definition != placed.definition;
+                Ok(is_new.then(|| {
+                    catalogue.edit([(name.to_owned(), Placed { definition, ..placed.clone() })], [], [])
+                }))
+            })
+            .await?;
+            self.collection(name).ok_or_else(missing)
+        }
+        .boxed()
     }
 
     /// Deletes a collection with its logs, views and snapshots.

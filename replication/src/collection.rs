@@ -28,8 +28,8 @@ struct Slot {
     partition: Arc<OnceLock<Result<Arc<Partition>, String>>>,
 }
 
-/// What has become of a collection's partitions on this node after they were moved.
-pub(crate) struct Moved {
+/// What has become of a collection on this node after its options were changed, or its partitions moved.
+pub(crate) struct Changed {
     /// The collection as it is now; what stays is shared with the one before.
     pub(crate) collection: Arc<Collection>,
     /// Numbers of the partitions that are to be brought up.
@@ -111,10 +111,10 @@ impl Collection {
         self.groups().eq(placed.partitions.iter().map(|placed| placed.group))
     }
 
-    /// What it becomes where its partitions have other places now; none if they have not.
-    pub(crate) fn moved(&self, placed: &Placed, node: NodeId) -> Option<Moved> {
+    /// What it becomes where its options are others now, or its partitions have other places; none if all is as it was.
+    pub(crate) fn changed(&self, placed: &Placed, node: NodeId) -> Option<Changed> {
         let pairs = || self.slots.iter().zip(&placed.partitions).enumerate();
-        if pairs().all(|(_, (slot, placed))| slot.placed == *placed) {
+        if self.definition == placed.definition && pairs().all(|(_, (slot, placed))| slot.placed == *placed) {
             return None;
         }
         let (mut come, mut gone) = (Vec::new(), Vec::new());
@@ -129,9 +129,12 @@ impl Collection {
             next
         });
         let slots = slots.collect();
-        let (definition, created) = (self.definition.clone(), self.created);
+        let (definition, created) = (placed.definition.clone(), self.created);
         let collection = Arc::new(Self { definition, created, restored: self.restored, slots });
-        Some(Moved { collection, come, gone })
+        for partition in collection.partitions().flatten() {
+            partition.read_by(collection.definition.options.consistency);
+        }
+        Some(Changed { collection, come, gone })
     }
 
     /// What it is.

@@ -96,7 +96,31 @@ const KEPT_OPTIONS: [&str; 9] = [
     "timeout_ms",
 ];
 
+/// Options that partitions begin with, and keep.
+const FIXED_OPTIONS: [&str; 3] = ["raft_init_leader_only", "set_mode", "storage"];
+
 impl Definition {
+    /// The definition with other options: those that are not named stay, an empty value gives one its default back.
+    ///
+    /// # Errors
+    /// [`Invalid`], naming the option and what was expected; of one that cannot be changed, that.
+    pub fn with_options(&self, changes: BTreeMap<String, String>) -> Result<Self, Invalid> {
+        let mut wire = self.wire.clone();
+        for (name, value) in changes {
+            if FIXED_OPTIONS.contains(&name.as_str()) {
+                let reason =
+                    "it is fixed when a collection is created; expected another option, or a new collection";
+                return Err(invalid(&format!("options.{name}"), reason.to_owned()));
+            }
+            if value.is_empty() {
+                wire.options.remove(&name);
+            } else {
+                wire.options.insert(name, value);
+            }
+        }
+        Self::from_catalogue(wire)
+    }
+
     /// Checks the definition of a new collection and fills in what it leaves open.
     ///
     /// # Errors

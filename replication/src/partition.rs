@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use odgm_log::store::{Bounds, LogStore};
 use odgm_log::{Body, BodyType, GroupId, NodeId, Offset, Payload};
 use odgm_projections::View;
+use parking_lot::RwLock;
 use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -21,7 +22,7 @@ pub struct Partition {
     class: String,
     index: u32,
     group: GroupId,
-    consistency: Consistency,
+    consistency: RwLock<Consistency>,
     log: LogStore,
     gate: Arc<Gate>,
     closed: CancellationToken,
@@ -47,6 +48,7 @@ impl Partition {
     ) -> Arc<Self> {
         let Blueprint { class, index, group, consistency, .. } = blueprint.clone();
         let (closed, is_replicated) = (CancellationToken::new(), blueprint.founders.is_some());
+        let consistency = RwLock::new(consistency);
         Arc::new(Self { class, index, group, consistency, log, gate, closed, is_replicated, replicator })
     }
 
@@ -141,7 +143,12 @@ impl Partition {
 
     /// How fresh a read is that does not say so itself.
     pub fn consistency(&self) -> Consistency {
-        self.consistency
+        *self.consistency.read()
+    }
+
+    /// Has reads that do not say it themselves be so fresh from now on.
+    pub(crate) fn read_by(&self, consistency: Consistency) {
+        *self.consistency.write() = consistency;
     }
 
     /// Takes a snapshot of the view, unless there is one of what it is now. Blocks.

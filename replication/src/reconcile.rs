@@ -67,25 +67,25 @@ impl Manager {
         Ok(())
     }
 
-    /// Follows partitions that were moved: ends those that are here no more, and answers which are to be started.
+    /// Follows collections whose options were changed, and partitions that were moved: ends those that are here no more, and answers which are to be started.
     async fn take_over(&self, catalogue: &Catalogue) -> Vec<(Arc<Collection>, Vec<usize>)> {
-        let moved = || {
-            let moved = catalogue.collections.iter().filter_map(|(name, placed)| {
+        let changed = || {
+            let changed = catalogue.collections.iter().filter_map(|(name, placed)| {
                 let existing = self.collection(name)?;
-                Some((name.clone(), existing.moved(placed, self.node_id())?))
+                Some((name.clone(), existing.changed(placed, self.node_id())?))
             });
-            moved.collect::<Vec<_>>()
+            changed.collect::<Vec<_>>()
         };
-        if moved().is_empty() {
+        if changed().is_empty() {
             return Vec::new();
         }
         // One that is being opened holds its files until it is.
         self.settled().await;
         let (mut come, mut gone) = (Vec::new(), Vec::new());
-        for (name, moved) in moved() {
-            self.collections.write().insert(name, Arc::clone(&moved.collection));
-            come.push((moved.collection, moved.come));
-            gone.extend(moved.gone);
+        for (name, changed) in changed() {
+            self.collections.write().insert(name, Arc::clone(&changed.collection));
+            come.push((changed.collection, changed.come));
+            gone.extend(changed.gone);
         }
         self.recount();
         let opener = Arc::clone(&self.opener);

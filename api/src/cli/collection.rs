@@ -1,4 +1,4 @@
-//! `odgm collection`: create, list, describe and delete collections.
+//! `odgm collection`: create, list, describe, change and delete collections.
 
 use std::{collections::BTreeMap, fs, path::PathBuf};
 
@@ -29,6 +29,15 @@ pub(crate) enum CollectionCommand {
         /// The collection
         name: String,
     },
+    /// Change options of a collection while it is in use
+    #[command(after_help = SET_HELP)]
+    Set {
+        /// The collection
+        name: String,
+        /// An option and its value; without a value it gets its default back
+        #[arg(value_name = "KEY=VALUE", required = true, value_parser = parse_option)]
+        options: Vec<(String, String)>,
+    },
     /// Delete a collection with all its objects and its history
     Delete {
         /// The collection
@@ -47,6 +56,15 @@ Examples:
   odgm collection create cache --option storage=memory
   odgm collection create --file orders.json       # a definition as in ODGM_COLLECTION
   odgm collection create demo --if-missing";
+
+const SET_HELP: &str = "\
+Partitions, replicas, type, storage, set_mode and raft_init_leader_only are fixed when a collection is created;
+`odgm cluster` says where partitions are.
+
+Examples:
+  odgm collection set orders retention=7d,10GiB
+  odgm collection set orders consistency=lease raft_net_leader_only=true
+  odgm collection set orders retention=";
 
 #[derive(Debug, Args)]
 pub(crate) struct CreateArgs {
@@ -90,6 +108,7 @@ pub(crate) async fn run(command: CollectionCommand, context: &mut Context) -> Re
             let described = describe(&client, name).await?;
             context.output.document(&described)
         }
+        CollectionCommand::Set { name, options } => set(name, options, context).await,
         CollectionCommand::Delete { name, yes } => delete(name, yes, context).await,
     }
 }
@@ -150,6 +169,13 @@ async fn describe(client: &Client, name: String) -> Result<Described, Error> {
         collection: answer.collection.unwrap_or_default().into(),
         partitions: answer.partitions.into_iter().map(PartitionRow::from).collect(),
     })
+}
+
+async fn set(name: String, options: Vec<(String, String)>, context: &mut Context) -> Result<(), Error> {
+    let client = context.connect().await?;
+    let request = v1::UpdateCollectionRequest { name, options: options.into_iter().collect() };
+    let answer = client.admin().update_collection(request).await?.into_inner();
+    context.output.document(&Updated { collection: answer.collection.unwrap_or_default().into() })
 }
 
 async fn delete(name: String, yes: bool, context: &mut Context) -> Result<(), Error> {
@@ -220,6 +246,18 @@ impl Human for Created {
         let CollectionView { name, partitions, shard_type, .. } = &self.collection;
         let word = if self.created { "created" } else { "exists already" };
         format!("{name}  {word}: partitions {partitions}, type {shard_type}\n")
+    }
+}
+
+#[derive(Serialize)]
+struct Updated {
+    #[serde(flatten)]
+    collection: CollectionView,
+}
+
+impl Human for Updated {
+    fn human(&self, _: Style) -> String {
+        format!("{}  {}\n", self.collection.name, self.collection.options())
     }
 }
 

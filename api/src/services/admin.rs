@@ -16,7 +16,8 @@ use odgm_proto::odgm::v1::{
     DumpLogRequest, DumpViewRequest, GetClusterRequest, GetClusterResponse, GetNodeRequest, GetNodeResponse,
     ListCollectionsRequest, ListCollectionsResponse, ListPartitionsRequest, ListPartitionsResponse,
     MoveLeadersRequest, MoveLeadersResponse, ReadmitNodeRequest, RebalanceRequest, RemoveNodeRequest,
-    ReplaceNodeRequest, RestoreRequest, RestoreResponse, VerifyRequest,
+    ReplaceNodeRequest, RestoreRequest, RestoreResponse, UpdateCollectionRequest, UpdateCollectionResponse,
+    VerifyRequest,
 };
 use odgm_replication::{CatalogueError, Definition, PlanError};
 use tonic::{Request, Response, Status, Streaming};
@@ -69,6 +70,16 @@ impl Service for Admin {
             collection: Some(describe::collection(&collection)),
             partitions: describe::partitions(&collection).collect(),
         }))
+    }
+
+    async fn update_collection(
+        &self,
+        request: Request<UpdateCollectionRequest>,
+    ) -> Result<Response<UpdateCollectionResponse>, Status> {
+        let UpdateCollectionRequest { name, options } = request.into_inner();
+        let updated = self.0.manager.update_collection(&name, options).await;
+        let updated = updated.map_err(|error| catalogue(&error))?;
+        Ok(Response::new(UpdateCollectionResponse { collection: Some(describe::collection(&updated)) }))
     }
 
     async fn delete_collection(

@@ -88,8 +88,9 @@ impl Served {
             self.applying.extend(declared.map(Declared::end));
         }
         for (group, (partition, by_leader)) in here {
-            if !self.partitions.contains_key(&group) {
-                self.declare(&partition, by_leader, manager.node_id());
+            match self.partitions.get_mut(&group) {
+                Some(declared) => declared.reads_by_leader = by_leader,
+                None => self.declare(&partition, by_leader, manager.node_id()),
             }
         }
         self.follow_leaders(manager.node_id());

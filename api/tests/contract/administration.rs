@@ -2,8 +2,8 @@
 
 use odgm_proto::odgm::v1::{
     CreateCollectionRequest, DeleteCollectionRequest, DescribeCollectionRequest, DumpLogRequest,
-    DumpViewRequest, GetNodeRequest, ListCollectionsRequest, ListPartitionsRequest, VerifyRequest,
-    VerifyResult,
+    DumpViewRequest, GetNodeRequest, ListCollectionsRequest, ListPartitionsRequest, UpdateCollectionRequest,
+    VerifyRequest, VerifyResult,
 };
 use odgm_proto::oprc;
 use tonic::{Code, Status, Streaming};
@@ -56,6 +56,15 @@ async fn collections_come_and_go() {
     let partitions = described.into_inner().partitions;
     let shown: Vec<_> = partitions.iter().map(|p| (p.partition_id, p.state.as_str(), p.objects)).collect();
     assert_eq!(shown, [(0, "ready", 1), (1, "ready", 0), (2, "ready", 0)]);
+
+    let options = [("retention", "7d"), ("consistency", "local")];
+    let options = options.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
+    let update = UpdateCollectionRequest { name: name.clone(), options };
+    let updated = client.update_collection(update).await.expect("changed").into_inner().collection;
+    let options = updated.and_then(|updated| updated.definition).expect("a definition").options;
+    let shown: Vec<_> = options.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    assert_eq!(shown.join(" "), "consistency=local retention=7d set_mode=replace storage=memory");
+    node.data().set_value(value.clone()).await.expect("it goes on");
 
     client.delete_collection(DeleteCollectionRequest { name }).await.expect("deleted");
     let gone = node.data().set_value(value.clone()).await.expect_err("gone");

@@ -2,8 +2,8 @@
 
 use odgm_proto::odgm::v1::{
     CreateCollectionRequest, Cursors, DeleteCollectionRequest, DescribeCollectionRequest, DumpLogRequest,
-    Filter, GetAtRequest, HistoryRequest, MoveCursorRequest, SubscribeRequest, VerifyRequest, get_at_request,
-    subscribe_request,
+    Filter, GetAtRequest, HistoryRequest, MoveCursorRequest, SubscribeRequest, UpdateCollectionRequest,
+    VerifyRequest, get_at_request, subscribe_request,
 };
 use odgm_proto::oprc::oprc_function_client::OprcFunctionClient;
 use odgm_proto::oprc::{
@@ -240,6 +240,14 @@ async fn of_administration() {
     let name = "nothing".to_owned();
     refusals
         .add("describe", client.describe_collection(DescribeCollectionRequest { name: name.clone() }).await);
+    let update = |collection: &str, key: &str, value: &str| UpdateCollectionRequest {
+        name: collection.into(),
+        options: [(key.to_owned(), value.to_owned())].into(),
+    };
+    refusals.add("update", client.update_collection(update(&name, "retention", "1d")).await);
+    refusals.add("update, fixed", client.update_collection(update(THINGS, "storage", "memory")).await);
+    refusals.add("update, unknown", client.update_collection(update(THINGS, "colour", "red")).await);
+    refusals.add("update, wrong", client.update_collection(update(THINGS, "retention", "red")).await);
     refusals.add("delete", client.delete_collection(DeleteCollectionRequest { name: name.clone() }).await);
     let verify = VerifyRequest { cls_id: name.clone(), ..Default::default() };
     refusals.add("verify", client.verify(verify).await);
@@ -252,6 +260,10 @@ async fn of_administration() {
     create, mst: InvalidArgument [not-applied] shard_type: this build does not replicate by mst yet; expected raft, basic, none or single
     create, many: ResourceExhausted [not-applied] 2000 more partitions beside the 2 of this node; it takes 1024 in all
     describe: NotFound there is no collection "nothing"
+    update: NotFound [not-applied] there is no collection "nothing"
+    update, fixed: InvalidArgument [not-applied] options.storage: it is fixed when a collection is created; expected another option, or a new collection
+    update, unknown: InvalidArgument [not-applied] options.colour: no such option; expected one of batch_size, consistency, enable_metrics, invoke_only_primary, mst_gc_grace, mst_sync_interval, offload_max_pool_size, pool_max_idle_lifetime, pool_max_lifetime, raft_init_leader_only, raft_net_leader_only, retention, set_mode, storage, timeout_ms
+    update, wrong: InvalidArgument [not-applied] options.retention: "red"; expected all, an age (30s, 15m, 12h, 7d), a size (512MiB, 10GiB), or age,size
     delete: NotFound [not-applied] there is no collection "nothing"
     verify: NotFound there is no collection "nothing"
     dump_log: NotFound collection "things" has 2 partitions, 0 to 1: there is no partition 7

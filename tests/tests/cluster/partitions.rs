@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use odgm_proto::metadata::consistency::LOCAL;
-use odgm_tests::harness::{Layout, Way, Wire};
+use odgm_proto::metadata::consistency::{LINEARIZABLE, LOCAL};
+use odgm_tests::harness::{Layout, Way, Wire, until};
 use tonic::Status;
 
 use crate::load::retrying;
@@ -111,4 +111,32 @@ async fn refused(what: &str, ask: impl AsyncFn() -> Result<(), Status>) -> Story
         return Err(format!("{what} was refused after {took:?}").into());
     }
     Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_option_that_is_changed_at_one_node_counts_on_all() -> Story {
+    let cluster = Layout::of(3).collection(CLASS, 1).start().await?;
+    cluster.objects(1, CLASS, 0)?.set_value("thing", "k", "1").await?;
+    cluster.converged(CLASS).await?;
+    let said = cluster
+        .odgm(2, &["collection", "set", CLASS, "consistency=local", "retention=7d"])
+        .await?
+        .success()?;
+    assert!(said.contains("consistency=local retention=7d"), "{said}");
+    for node in cluster.nodes() {
+        let waiting = || format!("node {node} to follow");
+        until(waiting, async || {
+            let described = cluster.odgm(node, &["collection", "describe", CLASS]).await?.success()?;
+            Ok(described.contains("consistency=local").then_some(()))
+        })
+        .await?;
+    }
+    // Only what a node has itself is read now, where the read does not ask for more.
+    cluster.kill(&[1, 2]).await?;
+    let alone = cluster.objects(3, CLASS, 0)?.within(DEADLINE);
+    assert_eq!(alone.value("thing", "k").await?.as_deref(), Some("1"));
+    refused("a read that asks for more", async || {
+        alone.clone().reading(LINEARIZABLE).value("thing", "k").await.map(drop)
+    })
+    .await
 }

@@ -59,7 +59,7 @@ pub(crate) struct Placement {
     pub(crate) group: GroupId,
     /// The nodes that it is to be on, the one that is to lead first. Empty on a node alone: it is there.
     pub(crate) replicas: Vec<NodeId>,
-    /// The nodes that may make the group. Empty once it is known to have been made and was moved: a node that comes to it
+    /// The nodes that may make the group. Empty once it was moved, which shows that it has been made: a node that comes to it
     /// later must not make another one under its id.
     pub(crate) founders: Vec<NodeId>,
     /// Set from when its replicas are changed to when they are where they are to be.

@@ -275,10 +275,15 @@ impl Manager {
             (true, true) if self.has_joined() => self.set_outside(None),
             // Whoever leaves is told nothing any more once it has left.
             (false, false) => {
-                if let Some(refused) = self.knock(self.others()).await {
-                    let node = self.node_id();
-                    tracing::warn!(%node, refused, "this node has left the cluster: stop it");
-                    self.set_outside(Some(refused));
+                let node = self.node_id();
+                let stay = nodes.iter().filter(|(_, entry)| entry.state.is_member());
+                if me.state == NodeState::Leaving
+                    && self.is_unknown_to_most(stay.map(|(node, _)| *node).collect()).await
+                {
+                    tracing::warn!(%node, "this node has left the cluster: stop it");
+                    self.set_outside(Some(format!(
+                        "node {node} has left the cluster: stop it, and ask another node"
+                    )));
                 }
             }
             _ => {}

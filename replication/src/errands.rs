@@ -12,6 +12,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::manager::Manager;
+use crate::nodes::not_part;
 use crate::raft::{CLUSTER, Groups, Standing};
 use crate::transport::{Call, CallError, Class, STARTING, Transport};
 
@@ -157,6 +158,16 @@ impl Manager {
         });
         let asked: Vec<BoxFuture<'_, _>> = asked.collect();
         Survey { said: join_all(asked).await.into_iter().collect() }
+    }
+
+    /// Whether most of these nodes say that this one is not part of the cluster. A few may not have heard yet that it is, or
+    /// not hear anything any more.
+    pub(crate) async fn is_unknown_to_most(&self, others: BTreeSet<NodeId>) -> bool {
+        let most = others.len() / 2 + 1;
+        let unknown = ErrandError::Refused(not_part(self.node_id()));
+        let asked = others.into_iter().map(|node| self.introduce(node).boxed());
+        let asked: Vec<BoxFuture<'_, _>> = asked.collect();
+        join_all(asked).await.iter().filter(|answer| answer.as_ref().err() == Some(&unknown)).count() >= most
     }
 
     /// Why another node does not want to hear of this one, if one says so.

@@ -57,9 +57,23 @@ pub enum MembershipError {
          first, and ask a node that it reaches"
     )]
     NotHeard(NodeId),
+    /// The node that is to begin anew is there, as it was.
+    #[error(
+        "node {node} answers with the data directory that it is known by, {incarnation}: its disk is not lost. End the other process          that was started with its id"
+    )]
+    IsWell {
+        /// The node.
+        node: NodeId,
+        /// Its data directory.
+        incarnation: String,
+    },
+    /// The node that was asked is not part of the cluster any more.
+    #[error("{0}")]
+    Left(String),
     /// A partition cannot be moved.
     #[error(
-        "partition {class}/{partition} has no leader now, and without one it cannot be moved: bring back enough of its nodes ({nodes})"
+        "partition {class}/{partition} has no leader now, and without one it cannot be moved: bring back enough of its nodes ({nodes}); \
+         if their disks are lost, delete the collection, and restore it from a backup"
     )]
     NoLeader {
         /// The collection.
@@ -190,6 +204,12 @@ impl Manager {
     pub fn cluster(&self) -> BoxFuture<'_, Result<ClusterView, MembershipError>> {
         async move {
             let catalogue = self.catalogue_of_cluster()?;
+            let me = catalogue.nodes.get(&self.node_id());
+            if let Some(reason) =
+                self.outside().filter(|_| me.is_some_and(|me| me.state == NodeState::Leaving))
+            {
+                return Err(MembershipError::Left(reason));
+            }
             let survey = self.survey(self.nodes.everybody()).await;
             Ok(view(&catalogue, &survey))
         }
@@ -293,8 +313,10 @@ impl Manager {
         let node = node.node_id();
         async move {
             let catalogue = self.catalogue_of_cluster()?;
-            if !catalogue.nodes.contains_key(&node) {
-                return Err(PlanError::NoNode(node).into());
+            let known = catalogue.nodes.get(&node).ok_or(PlanError::NoNode(node))?;
+            let answered = self.introduce(node).await;
+            if answered.is_ok_and(|answered| answered.incarnation == known.incarnation) {
+                return Err(MembershipError::IsWell { node, incarnation: known.incarnation.clone() });
             }
             let incarnation = self.nodes.other_incarnation(node).ok_or(MembershipError::NotHeard(node))?;
             self.do_plan(doing, &|catalogue| catalogue.readmit(node, incarnation.clone(), drop_local)).await

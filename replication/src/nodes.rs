@@ -174,12 +174,7 @@ impl Nodes {
                 Err(Stranger { reason, may_answer: false })
             }
             None if self.members.read().contains(&sender) => Ok(()),
-            None => {
-                let reason = format!(
-                    "node {sender} is not part of this cluster: to let it in, run `odgm cluster add {sender}`"
-                );
-                Err(Stranger { reason, may_answer: true })
-            }
+            None => Err(Stranger { reason: not_part(sender), may_answer: true }),
         }
     }
 
@@ -198,6 +193,11 @@ impl Nodes {
             _ => Ok(()),
         }
     }
+}
+
+/// What a node is told that the catalogue does not have.
+pub(crate) fn not_part(node: NodeId) -> String {
+    format!("node {node} is not part of this cluster: to let it in, run `odgm cluster add {node}`")
 }
 
 /// The text of an incarnation in `node.json` as the number that travels with messages.

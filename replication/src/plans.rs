@@ -51,6 +51,14 @@ pub enum PlanError {
     /// Something else is under way with it.
     #[error("node {0} is leaving: wait until it has gone (`odgm cluster status`)")]
     IsLeaving(NodeId),
+    /// Nobody would be left.
+    #[error(
+        "node {0} is the only one that stays: a cluster keeps at least one node, so let another one in first (`odgm cluster add`)"
+    )]
+    LastNode(NodeId),
+    /// The node gets its place back with a new disk.
+    #[error("node {0} is being readmitted: wait until it has begun anew (`odgm cluster status`)")]
+    IsReadmitted(NodeId),
     /// Too few nodes would be left.
     #[error(
         "without node {node} there are {left} nodes, and partition {class}/{partition} has {replicas} replicas: let another node in \
@@ -111,7 +119,7 @@ impl Catalogue {
     pub(crate) fn admit(&self, node: NodeId, entry: &NodeEntry) -> Result<Plan, PlanError> {
         match self.nodes.get(&node) {
             Some(known) if known.state.is_member() => Err(PlanError::IsMember(node)),
-            Some(_) => Err(PlanError::IsLeaving(node)),
+            Some(known) => Err(busy(node, known)),
             None => Ok(Plan { moves: Vec::new(), change: self.register(node, entry) }),
         }
     }
@@ -198,7 +206,10 @@ impl Catalogue {
             if settled.iter().any(|(group, done)| *group == placed.group && Some(done) == moving) {
                 let collection =
                     changed.entry(name.to_owned()).or_insert_with(|| self.collections[name].clone());
-                collection.partitions[number].moving = None;
+                let partition = &mut collection.partitions[number];
+                partition.moving = None;
+                // It was led, so it has been made: nobody makes it again.
+                partition.founders = Vec::new();
             }
         }
         (!changed.is_empty()).then(|| self.edit(changed, [], []))
@@ -242,7 +253,7 @@ impl Catalogue {
 
     fn member(&self, node: NodeId) -> Result<&NodeEntry, PlanError> {
         let entry = self.nodes.get(&node).ok_or(PlanError::NoNode(node))?;
-        if entry.state.is_member() { Ok(entry) } else { Err(PlanError::IsLeaving(node)) }
+        if entry.state.is_member() { Ok(entry) } else { Err(busy(node, entry)) }
     }
 
     /// Every partition, in the order of [`Catalogue::placements`].
@@ -268,6 +279,9 @@ impl Catalogue {
         left: usize,
         sacrifice: Sacrifice,
     ) -> Result<(), PlanError> {
+        if left == 0 {
+            return Err(PlanError::LastNode(node));
+        }
         let lost = seats.iter().zip(self.placements()).filter(|(seat, _)| seat.replicas.contains(&node));
         for (seat, (name, number, _)) in lost {
             let (class, partition) = (name.to_owned(), u32::try_from(number).unwrap_or(u32::MAX));
@@ -275,7 +289,7 @@ impl Catalogue {
             if !seat.movable && !sacrifice.drop_local {
                 return Err(PlanError::OnlyCopy { node, class, partition });
             }
-            if left == 0 || (seat.movable && replicas > left && !sacrifice.fewer_replicas) {
+            if seat.movable && replicas > left && !sacrifice.fewer_replicas {
                 return Err(PlanError::TooFew { node, left, class, partition, replicas });
             }
         }
@@ -290,6 +304,14 @@ impl Catalogue {
             }
         }
         plan.finish(nodes, [])
+    }
+}
+
+/// Why a node that is not simply a member cannot be changed now.
+fn busy(node: NodeId, entry: &NodeEntry) -> PlanError {
+    match entry.state {
+        NodeState::Readmitting { .. } => PlanError::IsReadmitted(node),
+        NodeState::Member | NodeState::Leaving => PlanError::IsLeaving(node),
     }
 }
 
@@ -327,8 +349,6 @@ impl<'a> Planned<'a> {
         let from = partition.holders();
         partition.replicas = replicas.to_vec();
         if replicated {
-            // It has a leader, as whoever changes it has made sure of: so it has been made.
-            partition.founders = Vec::new();
             partition.moving = Some(Moving { from, since: self.catalogue.version() });
         } else {
             partition.founders = replicas.to_vec();
@@ -407,7 +427,7 @@ mod tests {
         let draining = four.after(&plan.change);
         assert_eq!(replicas(&draining), [[2, 1, 4], [1, 2, 4]]);
         for (_, _, placed) in draining.placements() {
-            assert!(placed.founders.is_empty(), "nobody makes its group again");
+            assert!(!placed.founders.contains(&node(4)), "who comes does not make its group again");
             assert!(placed.is_on(node(3)), "until another one has it");
         }
         assert!(draining.counts_on(node(3)));
@@ -415,6 +435,7 @@ mod tests {
 
         let drained = settled(&draining);
         assert!(!drained.counts_on(node(3)));
+        assert!(drained.placements().all(|(_, _, placed)| placed.founders.is_empty()), "it has been made");
         assert!(drained.is_stray(GroupId(1), node(3)) && !drained.is_stray(GroupId(1), node(4)));
         let gone = drained.after(&drained.dismiss(node(3)).expect("it may go").change);
         assert!(!gone.nodes.contains_key(&node(3)));

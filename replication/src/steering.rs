@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::catalogue::{Catalogue, Moving, NodeState};
 use crate::manager::Manager;
+use crate::neighbours::listed;
 use crate::raft::{GroupMember, Members, Standing, Step};
 
 /// How often it is looked whether there is something to do that no change of the catalogue has told of.
@@ -116,9 +117,10 @@ impl Manager {
                 Ok(Step::Elsewhere) => {}
                 Ok(Step::Done) => settled.extend(self.has_settled(task, wanted, told).await),
                 Ok(Step::Waits(behind)) => {
-                    if !behind.is_empty() && told.is_new(task.group, format!("{behind:?}")) {
-                        let nodes: Vec<u64> = behind.iter().map(|node| node.0).collect();
-                        tracing::info!(group = %task.group, ?nodes, "new members are catching up");
+                    let silent = listed(behind.iter().filter(|node| !task.standing.is_heard(**node)));
+                    let nodes = listed(&behind);
+                    if !behind.is_empty() && told.is_new(task.group, format!("{nodes}; {silent}")) {
+                        tracing::info!(group = %task.group, nodes, silent, "new members are catching up");
                     }
                 }
                 Err(reason) => {
@@ -208,9 +210,14 @@ impl Task {
         Some(Wanted { members, leader: placed.replicas.first().copied(), moving: placed.moving.clone() })
     }
 
-    /// Whether a new member is catching up.
+    /// New members that have no vote yet.
+    fn newcomers<'a>(&'a self, wanted: &'a Wanted) -> impl Iterator<Item = NodeId> + 'a {
+        self.standing.members.learners.intersection(&wanted.members.voters).copied()
+    }
+
+    /// Whether a new member is catching up. One that is not there keeps nobody busy.
     fn is_catching_up(&self, wanted: &Wanted) -> bool {
-        self.standing.members.learners.intersection(&wanted.members.voters).next().is_some()
+        self.newcomers(wanted).any(|node| self.standing.is_heard(node))
     }
 
     /// Whether a new member is to come.
@@ -226,7 +233,10 @@ fn bounded(tasks: Vec<Task>, catalogue: &Catalogue) -> Vec<(Task, Wanted)> {
     let mut due: Vec<_> = known.collect();
     let mut busy = due.iter().filter(|(task, wanted)| task.is_catching_up(wanted)).count();
     due.retain(|(task, wanted)| {
-        if task.group == GroupId::CATALOGUE || !task.takes_in(wanted) || task.is_catching_up(wanted) {
+        if task.group == GroupId::CATALOGUE
+            || !task.takes_in(wanted)
+            || task.newcomers(wanted).next().is_some()
+        {
             return true;
         }
         busy += 1;
@@ -259,7 +269,18 @@ fn council(catalogue: &Catalogue, standing: &Standing) -> Members {
     ranked.extend(stay.iter().filter(|node| !voters.contains(node)).filter(is_here));
     // A vote that nobody can take over yet stays where it is as long as it can.
     ranked.extend(leave.iter().filter(|node| voters.contains(node)).filter(is_here));
-    let votes: BTreeSet<NodeId> = ranked.into_iter().take(many.max(1)).copied().collect();
+    let mut votes: BTreeSet<NodeId> = ranked.iter().take(many.max(1)).copied().copied().collect();
+    // An even number loses as much with one as an odd one less.
+    if votes.len() > 2
+        && votes.len().is_multiple_of(2)
+        && let Some(last) = ranked.get(votes.len() - 1).filter(|last| !voters.contains(last))
+    {
+        votes.remove(*last);
+    }
+    if votes.is_empty() {
+        // Nobody is there who could take over.
+        return standing.members.clone();
+    }
     let others = stay.union(&leave).filter(|node| !votes.contains(node)).copied();
     Members { learners: others.collect(), voters: votes }
 }
@@ -308,7 +329,11 @@ mod tests {
         assert_eq!(voters(&four, &standing(&[1, 2, 3], &[4], &[2, 3, 4])), [1, 2, 3]);
         let five = catalogue(&[1, 2, 3, 4, 5], &[]);
         let one_behind = standing(&[1, 2, 3], &[4, 5], &[2, 3, 4]);
-        assert_eq!(voters(&five, &one_behind), [1, 2, 3, 4], "the fifth gets its vote when it has caught up");
+        assert_eq!(
+            voters(&five, &one_behind),
+            [1, 2, 3],
+            "both get their votes when the fifth has caught up"
+        );
         assert_eq!(voters(&five, &standing(&[1, 2, 3], &[4, 5], &[2, 3, 4, 5])), [1, 2, 3, 4, 5]);
         let twelve: Vec<u64> = (1..=12).collect();
         assert_eq!(voters(&catalogue(&twelve, &[]), &standing(&[1], &twelve[1..], &twelve[1..])).len(), 7);
@@ -320,6 +345,14 @@ mod tests {
         let left = catalogue(&[1, 2, 4], &[3]);
         assert_eq!(voters(&left, &standing(&[3, 1, 2], &[4], &[1, 2, 4])), [1, 2, 4]);
         assert_eq!(council(&left, &standing(&[1, 2, 3], &[4], &[2, 3])).learners, nodes(&[4]));
+    }
+
+    #[test]
+    fn the_last_vote_stays_until_somebody_can_take_it_over() {
+        let left = catalogue(&[2], &[1]);
+        assert_eq!(voters(&left, &standing(&[1], &[2], &[])), [1], "node 2 is not there");
+        assert_eq!(voters(&left, &standing(&[1], &[2], &[2])), [2]);
+        assert_eq!(voters(&catalogue(&[], &[1]), &standing(&[1], &[], &[])), [1]);
     }
 
     #[test]

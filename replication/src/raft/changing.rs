@@ -8,12 +8,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use odgm_log::{NodeId, Offset};
 use openraft::async_runtime::WatchReceiver as _;
 use openraft::raft::Precondition;
 use openraft::{ChangeMembers, Instant as _};
 
 use super::group::Group;
+use super::messages::{Request, decode_links};
 use super::types::{LogId, Peer, offset};
 use super::{CHANGE_TIMEOUT, HEARD_WITHIN, NEAR_RECORDS};
 
@@ -55,11 +57,16 @@ pub(crate) struct Other {
 }
 
 impl Standing {
+    /// Whether another member answers its leader.
+    pub(crate) fn is_heard(&self, node: NodeId) -> bool {
+        self.others.get(&node).and_then(|other| other.heard).is_some_and(|heard| heard < HEARD_WITHIN)
+    }
+
     /// Whether a member has nearly all of the log, and is there.
     pub(crate) fn is_near(&self, node: NodeId) -> bool {
         self.others.get(&node).is_some_and(|other| {
-            let here = other.heard.is_some_and(|heard| heard < HEARD_WITHIN);
-            here && other.matched > Offset::ZERO
+            self.is_heard(node)
+                && other.matched > Offset::ZERO
                 && self.last.0.saturating_sub(other.matched.0) <= NEAR_RECORDS
         })
     }
@@ -154,15 +161,22 @@ impl Group {
     ) -> Result<Step, String> {
         let voters = &standing.members.voters;
         let joining = wanted.voters.difference(voters).filter(|node| **node != self.node());
-        let behind: BTreeSet<NodeId> = joining.filter(|node| !standing.is_near(**node)).copied().collect();
+        let (near, mut behind): (BTreeSet<NodeId>, BTreeSet<NodeId>) =
+            joining.copied().partition(|node| standing.is_near(*node));
+        behind.extend(self.not_whole(near).await);
         if !behind.is_empty() {
             return Ok(Step::Waits(behind));
         }
         let ids = |nodes: &BTreeSet<NodeId>| nodes.iter().map(|node| node.0).collect::<BTreeSet<u64>>();
         if !wanted.voters.contains(&self.node()) {
-            let heirs: Vec<NodeId> = wanted.voters.intersection(voters).copied().collect();
-            if heirs.is_empty() && !is_joint {
-                // All go at once: for a while both have a vote.
+            let (heirs, away): (Vec<NodeId>, Vec<NodeId>) =
+                wanted.voters.intersection(voters).partition(|node| standing.is_near(**node));
+            if heirs.is_empty() {
+                if is_joint || wanted.voters.is_subset(voters) {
+                    // Whoever gives the lead to one that is not there leaves the group without.
+                    return Ok(Step::Waits(away.into_iter().collect()));
+                }
+                // All who could lead are new: for a while both have a vote.
                 return self.change(term, ChangeMembers::AddVoterIds(ids(&wanted.voters))).await;
             }
             return match self.hand_over_to(&heirs).await {
@@ -171,6 +185,19 @@ impl Group {
             };
         }
         self.change(term, ChangeMembers::ReplaceAllVoters(ids(&wanted.voters))).await
+    }
+
+    /// Those of these members that have not all that this one keeps of the log: a snapshot came first, and the past is
+    /// fetched after it. Whoever has it must not be let go before.
+    async fn not_whole(&self, members: BTreeSet<NodeId>) -> BTreeSet<NodeId> {
+        let kept = self.store().bounds(self.id()).first.max(self.machine.view().header().floor);
+        let asked = members.into_iter().map(|node| async move {
+            // What is below the first record there is nothing but where the log begins.
+            let answer = self.call(node, Request::Links { below: Offset(1) }).await;
+            let first = answer.and_then(|answer| decode_links(answer).ok()).map(|(first, _)| first);
+            first.is_none_or(|first| first > kept).then_some(node)
+        });
+        join_all(asked).await.into_iter().flatten().collect()
     }
 
     async fn change(&self, term: u64, change: ChangeMembers<u64, Peer>) -> Result<Step, String> {

@@ -251,7 +251,7 @@ impl Group {
         crate::manager::blocking(move || store.chain_at(group, at)).await.ok()
     }
 
-    async fn call(&self, to: NodeId, request: Request) -> Option<Bytes> {
+    pub(super) async fn call(&self, to: NodeId, request: Request) -> Option<Bytes> {
         let (group, class, within) = (self.id(), Class::Log, COMPARE_TIMEOUT);
         let request = request.encode(group).ok()?;
         // Whoever cannot be asked is compared another time.

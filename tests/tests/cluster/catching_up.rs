@@ -23,9 +23,9 @@ fn noise(random: &mut Random, bytes: usize) -> String {
     text
 }
 
-/// Three nodes with a collection that keeps no more than so much of its log.
-async fn forgetful(retention: &str) -> Result<Cluster> {
-    let cluster = Layout::of(3).with("ODGM_RETENTION_INTERVAL_MS", "100").start().await?;
+/// Three nodes, and spare ones, with a collection that keeps no more than so much of its log.
+async fn forgetful(retention: &str, spare: u64) -> Result<Cluster> {
+    let cluster = Layout::of(3).spare(spare).with("ODGM_RETENTION_INTERVAL_MS", "100").start().await?;
     let definition = oprc::CreateCollectionRequest {
         name: CLASS.to_owned(),
         partition_count: 1,
@@ -65,7 +65,7 @@ async fn forget(cluster: &Cluster, leader: u64, beyond: u64, bytes: usize) -> Re
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_follower_that_was_away_past_the_retention_comes_back_through_a_snapshot_under_load() -> Story {
-    let cluster = forgetful("2MiB").await?;
+    let cluster = forgetful("2MiB", 0).await?;
     let leader = cluster.leader(CLASS, 0).await?;
     let away = cluster.nodes().into_iter().find(|node| *node != leader).ok_or("there are others")?;
     let mut load = Load::begin(&cluster, 4)?;
@@ -95,7 +95,7 @@ async fn a_follower_that_was_away_past_the_retention_comes_back_through_a_snapsh
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_follower_killed_while_a_snapshot_and_then_the_past_arrive_goes_on_where_it_was() -> Story {
-    let mut cluster = forgetful("12MiB").await?;
+    let mut cluster = forgetful("12MiB", 0).await?;
     let leader = cluster.leader(CLASS, 0).await?;
     let away = cluster.nodes().into_iter().find(|node| *node != leader).ok_or("there are others")?;
     cluster.objects(leader, CLASS, 0)?.set_value("before", "k", "1").await?;
@@ -145,6 +145,44 @@ async fn a_follower_killed_while_a_snapshot_and_then_the_past_arrive_goes_on_whe
     assert!(filled + rest <= last, "no record came twice: {filled} and {rest} of {last}");
     assert_eq!(here.first_offset, there.first_offset);
     cluster.prove(CLASS, 1).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_is_let_go_before_its_successor_has_the_past_too() -> Story {
+    let mut cluster = forgetful("4MiB", 1).await?;
+    let leader = cluster.leader(CLASS, 0).await?;
+    let old = cluster.nodes().into_iter().find(|node| *node != leader).ok_or("there are others")?;
+    forget(&cluster, leader, 100, 4_000).await?;
+
+    // The new one gets a snapshot and what follows, and not what was before.
+    cluster.set(4, "FAILPOINTS", "fill-records=return")?;
+    cluster.begin_to_start(4)?;
+    cluster.said(4, "odgm cluster add 4").await?;
+    let replace = ["cluster", "replace", &old.to_string(), "4", "--yes", "--no-wait"];
+    cluster.odgm(leader, &replace).await?.success()?;
+    cluster.figure_where(4, "snapshots_installed_total", |installed| installed > 0).await?;
+    cluster.said(4, "the past is fetched later").await?;
+    let steward = cluster.leader(CLASS, 0).await?;
+    cluster.said(steward, "new members are catching up").await?;
+    let status = cluster.odgm(leader, &["cluster", "status", "--json"]).await?.success()?;
+    let status: serde_json::Value = serde_json::from_str(&status)?;
+    assert_eq!(status["moving"], 1, "{status}");
+    let votes = status["partitions"][0]["replicas"].as_array().into_iter().flatten();
+    let votes: Vec<u64> = votes
+        .filter(|replica| replica["votes"] == true)
+        .filter_map(|replica| replica["node"].as_u64())
+        .collect();
+    assert!(votes.contains(&old) && !votes.contains(&4), "{status}");
+
+    cluster.kill(&[4]).await?;
+    cluster.set(4, "FAILPOINTS", "")?;
+    cluster.start(&[4]).await?;
+    cluster.said(old, "this node has left the cluster").await?;
+    cluster.stop(old).await?;
+    let (here, there) = (described(&cluster, 4).await?, described(&cluster, leader).await?);
+    assert!(here.first_offset <= there.first_offset && here.fills_from.is_none(), "{here:?}, {there:?}");
+    cluster.objects(4, CLASS, 0)?.set_value("after", "k", "1").await?;
+    Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,5 +1,6 @@
 //! Nodes that come, go, and are replaced while clients write, all by the `odgm cluster` command.
 
+use odgm_proto::metadata::consistency::LOCAL;
 use odgm_tests::Result;
 use odgm_tests::harness::{Cluster, Layout};
 use serde_json::Value;
@@ -12,6 +13,9 @@ const SOME: u64 = 100;
 
 /// The partitions of the collection; the clients write to the first.
 const PARTITIONS: u32 = 4;
+
+/// Objects of each of the others.
+const FILLINGS: u32 = 50;
 
 /// Runs `odgm cluster` at a node and answers what it printed.
 async fn cluster_command(cluster: &Cluster, node: u64, line: &str) -> Result<String> {
@@ -59,6 +63,20 @@ async fn check_everywhere(cluster: &Cluster, node: u64, written: &[Written]) -> 
     for holder in holders(cluster, node).await? {
         check(cluster, holder, written).await?;
     }
+    let status = asked(cluster, node, "status").await?;
+    let partitions = status["partitions"].as_array().into_iter().flatten();
+    let mut seen = 0;
+    for (partition, placed) in (0..).zip(partitions).filter(|(partition, _)| *partition > 0) {
+        for holder in numbers(&placed["replicas"], "node") {
+            let things = cluster.objects(holder, CLASS, partition)?.reading(LOCAL);
+            for filling in [0, FILLINGS - 1] {
+                let held = things.value(&format!("filling-{filling}"), "k").await?;
+                assert_eq!(held, Some(filling.to_string()), "partition {partition} on node {holder}");
+            }
+            seen += 1;
+        }
+    }
+    assert!(seen >= 2 * (PARTITIONS - 1), "{status}");
     Ok(())
 }
 
@@ -66,7 +84,7 @@ async fn check_everywhere(cluster: &Cluster, node: u64, written: &[Written]) -> 
 async fn fill(cluster: &Cluster) -> Story {
     for partition in 0..PARTITIONS {
         let things = cluster.objects(1, CLASS, partition)?;
-        let writes = (0..50).map(|n| (format!("filling-{n}"), "k", n.to_string()));
+        let writes = (0..FILLINGS).map(|n| (format!("filling-{n}"), "k", n.to_string()));
         // The clients count the events of the first.
         if partition > 0 {
             things.set_values(writes.collect()).await?;
@@ -146,7 +164,8 @@ async fn a_node_is_drained_and_leaves_under_load() -> Story {
     let other = if leaving == 1 { 2 } else { 1 };
     let (code, refused) = cluster.odgm(other, &["cluster", "remove", "9", "--yes"]).await?.failure()?;
     assert_eq!(code, 3, "{refused}");
-    cluster_command(&cluster, other, &format!("remove {leaving} --yes")).await?;
+    // It takes it from the node itself, too, which then knows only that it has left.
+    cluster_command(&cluster, leaving, &format!("remove {leaving} --yes")).await?;
     load.proceed(SOME).await?;
     cluster.said(leaving, "this node has left the cluster").await?;
     cluster.stop(leaving).await?;

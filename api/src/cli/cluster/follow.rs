@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use odgm_proto::odgm::v1;
+use tonic::{Code, Response, Status};
 
 use super::view::MoveShown;
 use crate::cli::{client::Client, error::Error, progress};
@@ -51,15 +52,21 @@ pub(super) async fn follow(
     let bar = progress::steps(moves.len() as u64, "partitions");
     let begun = Instant::now();
     loop {
+        let mut admin = client.admin();
         let looked = tokio::select! {
-            looked = super::cluster(client) => looked,
+            looked = admin.get_cluster(v1::GetClusterRequest {}) => looked,
             _ = tokio::signal::ctrl_c() => {
                 bar.abandon_with_message("goes on by itself: `odgm cluster status`");
                 return Err(Error::Interrupted);
             }
         };
-        // The node that was asked may be the one that leaves, and it may be busy.
-        if let Ok(cluster) = looked {
+        // The node that was asked may be the one that leaves: it knows that it has, and nothing more. It may also be busy.
+        let has_left = |status: &Status| status.code() == Code::FailedPrecondition;
+        if matches!(goal, Goal::Gone(_)) && looked.as_ref().is_err_and(has_left) {
+            bar.finish_and_clear();
+            return Ok(());
+        }
+        if let Ok(cluster) = looked.map(Response::into_inner) {
             let left = cluster.partitions.iter().filter(|partition| partition.moving).collect::<Vec<_>>();
             // A node that begins anew gets partitions that were not planned for.
             bar.set_length(bar.length().unwrap_or(0).max(left.len() as u64));

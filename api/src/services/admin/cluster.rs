@@ -113,6 +113,8 @@ fn refusal(error: &MembershipError) -> Status {
         MembershipError::Alone
         | MembershipError::Foreign { .. }
         | MembershipError::NotHeard(_)
+        | MembershipError::IsWell { .. }
+        | MembershipError::Left(_)
         | MembershipError::NoLeader { .. } => not_applied(Status::failed_precondition(message)),
     }
 }

@@ -109,7 +109,7 @@ pub async fn run(options: &Options) -> Result<Report> {
     while let Some(ended) = clients.join_next().await {
         ended?;
     }
-    outcome.faults(nemesis);
+    outcome.faults(nemesis.made, nemesis.leader_changes);
     match settle(&run).await {
         Ok(replicas) => {
             let targets = replicas.iter().map(|(partition, replica)| (*partition, replica.applied));

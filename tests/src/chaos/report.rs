@@ -10,7 +10,6 @@ use serde::Serialize;
 use super::faults::{Fault, Made};
 use super::histories::{self, Finding, Judged};
 use super::journal::{Done, Key, Kind, Records, Tally};
-use super::nemesis::Nemesis;
 use super::options::{Level, Options};
 use super::subscriber::Seen;
 use super::{NODES, events, logged};
@@ -105,9 +104,9 @@ impl Outcome {
     }
 
     /// What was made of faults.
-    pub(super) fn faults(&mut self, nemesis: Nemesis) {
-        self.report.leader_changes = nemesis.leader_changes;
-        self.report.faults = nemesis.made;
+    pub(super) fn faults(&mut self, made: BTreeMap<Fault, Made>, leader_changes: u64) {
+        self.report.leader_changes = leader_changes;
+        self.report.faults = made;
         let never = self.report.faults.iter().filter(|(_, made)| made.fired == 0);
         let never: Vec<Fault> = never.map(|(fault, _)| *fault).collect();
         for fault in never {
@@ -343,4 +342,40 @@ fn objects(report: &Report) -> Table {
     }
     right_align(&mut table);
     table
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use clap::Parser as _;
+
+    use super::*;
+    use crate::chaos::faults::Hit;
+
+    /// A run in which clients got all kinds of answers, and each of these faults was made once and took hold, or did not.
+    async fn run(hits: [(Fault, bool); 2]) -> Result<Report> {
+        let options = Options::try_parse_from(["chaos"])?;
+        let mut outcome = Outcome::new(&options, 1);
+        let made = hits.map(|(fault, has_fired)| {
+            let mut made = Made::default();
+            made.add(Hit { has_fired, ..Hit::default() }, Duration::from_secs(1));
+            (fault, made)
+        });
+        outcome.faults(BTreeMap::from(made), 0);
+        let answered = Tally { answered: 1, ..Tally::default() };
+        let mut records = Records::default();
+        records.tallies.extend(Kind::ALL.map(|kind| (kind, answered)));
+        outcome.judge(records, Seen::default(), Seen::default(), &options).await
+    }
+
+    #[tokio::test]
+    async fn a_fault_that_was_made_and_never_took_hold_fails_the_run() -> Result<()> {
+        let shown = run([(Fault::Kill, true), (Fault::Isolate, true)]).await?;
+        assert!(shown.passed(), "{shown}");
+        let not_shown = run([(Fault::Kill, true), (Fault::Isolate, false)]).await?;
+        assert!(!not_shown.passed());
+        assert_eq!(not_shown.failures, ["the fault isolate never took hold: nothing was shown of it"]);
+        Ok(())
+    }
 }

@@ -57,7 +57,10 @@ pub enum NodeError {
     #[error("waiting for signals: {0}")]
     Signals(std::io::Error),
     /// The disk failed. What was acknowledged is safe; what was under way is unknown.
-    #[error("the log can no longer be made durable, so the node stops: {0}")]
+    #[error(
+        "the log can no longer be made durable, so the node stops: {0}; if the disk of the data directory is full, free \
+         some space there, then start the node again"
+    )]
     Disk(SyncError),
     /// A part of the node ended without saying why.
     #[error("the node's main task ended: {0}")]

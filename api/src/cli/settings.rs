@@ -110,19 +110,19 @@ mod tests {
             settings: vec![
                 row("ODGM_HTTP_PORT", "9000", "8080", "port to listen on", None),
                 row(
-                    "ODGM_FORWARD",
-                    "true",
-                    "true",
-                    "pass requests on",
-                    Some("no effect until this build has Raft"),
+                    "ODGM_MST_SYNC_EVENTS",
+                    "false",
+                    "false",
+                    "publish more",
+                    Some("no effect until this build has mst collections"),
                 ),
             ],
             unknown: vec!["ODGM_HTP_PORT".to_owned()],
         };
         insta::assert_snapshot!(settings.human(Style::PLAIN), @"
-        NAME            VALUE  DEFAULT  MEANING
-        ODGM_HTTP_PORT  9000   8080     port to listen on
-        ODGM_FORWARD    true   true     pass requests on (no effect until this build has Raft)
+        NAME                  VALUE  DEFAULT  MEANING
+        ODGM_HTTP_PORT        9000   8080     port to listen on
+        ODGM_MST_SYNC_EVENTS  false  false    publish more (no effect until this build has mst collections)
         ODGM_HTP_PORT is set but is no setting of this build
         ");
     }

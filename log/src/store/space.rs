@@ -91,9 +91,16 @@ impl SpaceWatch {
                 let space =
                     Space { free: stat.f_bavail.saturating_mul(stat.f_frsize), reserve: self.reserve };
                 self.free.store(space.free, Ordering::Relaxed);
-                if self.low.swap(space.is_low(), Ordering::Relaxed) != space.is_low() {
-                    tracing::warn!(dir = %self.dir.display(), free = space.free, reserve = space.reserve,
-                        low = space.is_low(), "free space crossed the reserve");
+                let is_low = space.is_low();
+                if self.low.swap(is_low, Ordering::Relaxed) != is_low {
+                    let what_to_do = if is_low {
+                        "free space crossed the reserve, so writes are refused: free some on the disk of this directory, or \
+                         lower ODGM_FREE_SPACE_RESERVE and start the node again"
+                    } else {
+                        "free space crossed the reserve, so writes are taken again"
+                    };
+                    let Space { free, reserve } = space;
+                    tracing::warn!(dir = %self.dir.display(), free, reserve, low = is_low, "{what_to_do}");
                 }
             }
             // The last answer stands: not knowing is no reason to refuse writes.

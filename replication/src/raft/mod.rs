@@ -28,6 +28,8 @@ mod transfers;
 mod types;
 
 #[cfg(test)]
+mod asking;
+#[cfg(test)]
 mod conformance;
 #[cfg(test)]
 mod divergences;

@@ -161,6 +161,11 @@ impl Cluster {
         &self.network
     }
 
+    /// The newest term that a node knows.
+    pub(super) fn term(&self, node: NodeId) -> u64 {
+        self.group(node).raft().metrics().borrow_watched().current_term
+    }
+
     /// Who leads as all of `nodes` see it, once they agree.
     pub(super) async fn leader_of(&self, nodes: &[NodeId]) -> NodeId {
         patiently(async {

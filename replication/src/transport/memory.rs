@@ -1,4 +1,4 @@
-//! A network in memory whose links can be cut in either direction, be slow, reorder, and repeat requests.
+//! A network in memory whose links can be cut in either direction, hold requests back, be slow, reorder, and repeat requests.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -8,6 +8,7 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use odgm_log::{GroupId, NodeId};
 use parking_lot::Mutex;
+use tokio::sync::watch;
 
 use super::{Call, CallError, Service, Transport};
 
@@ -15,6 +16,8 @@ use super::{Call, CallError, Service, Transport};
 #[derive(Clone, Default)]
 pub(crate) struct Network {
     shared: Arc<Mutex<State>>,
+    /// From, to: ways on which requests wait.
+    held: watch::Sender<HashSet<(NodeId, NodeId)>>,
 }
 
 #[derive(Default)]
@@ -112,6 +115,27 @@ impl Network {
         self.shared.lock().cut.clear();
     }
 
+    /// Has what one node asks another wait on its way until it is released.
+    pub(crate) fn hold(&self, from: NodeId, to: NodeId) {
+        self.held.send_modify(|held| {
+            held.insert((from, to));
+        });
+    }
+
+    /// Lets go on all that is held.
+    pub(crate) fn release(&self) {
+        self.held.send_modify(HashSet::clear);
+    }
+
+    /// Waits while requests on this way are held.
+    async fn pass(&self, from: NodeId, to: NodeId) {
+        let mut held = self.held.subscribe();
+        while held.borrow_and_update().contains(&(from, to)) {
+            // No error: the sender is a part of the network.
+            drop(held.changed().await);
+        }
+    }
+
     pub(crate) fn set_weather(&self, weather: Weather) {
         self.shared.lock().weather = weather;
     }
@@ -153,6 +177,7 @@ impl Network {
             Some(tap) => tap(from, node, call.group, sent),
             None => sent,
         };
+        self.pass(from, node).await;
         let Some(delay) = self.carry(from, node) else { return Ok(None) };
         pause(delay).await;
         let service = self.shared.lock().nodes.get(&node).cloned();

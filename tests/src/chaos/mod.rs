@@ -29,7 +29,7 @@ use self::client::Client;
 use self::journal::{Journal, Key};
 use self::nemesis::Nemesis;
 use self::report::Outcome;
-use self::subscriber::Subscriber;
+use self::subscriber::{Subscriber, Wants};
 use crate::Result;
 use crate::harness::{Cluster, Layout, Replica};
 use crate::random::Random;
@@ -94,7 +94,8 @@ pub async fn run(options: &Options) -> Result<Report> {
         over: AtomicBool::new(false),
     });
     let mut random = Random::new(seed);
-    let subscriber = Subscriber::start(&run, Random::new(random.next()))?;
+    let subscriber = Subscriber::start(&run, Wants::Everything, Random::new(random.next()))?;
+    let idle = Subscriber::start(&run, Wants::Nothing, Random::new(random.next()))?;
     let mut clients = JoinSet::new();
     for _ in 0..options.clients {
         clients.spawn(Client::new(&run, Random::new(random.next()))?.work());
@@ -108,19 +109,22 @@ pub async fn run(options: &Options) -> Result<Report> {
     while let Some(ended) = clients.join_next().await {
         ended?;
     }
-    outcome.faults(nemesis);
+    outcome.faults(nemesis.made, nemesis.leader_changes);
     match settle(&run).await {
         Ok(replicas) => {
             let targets = replicas.iter().map(|(partition, replica)| (*partition, replica.applied));
-            if let Err(error) = subscriber.reach(targets.collect()).await {
-                outcome.failed(error.to_string());
+            let targets: BTreeMap<u32, u64> = targets.collect();
+            for (subscriber, whose) in [(&subscriber, "the subscriber"), (&idle, "the idle subscriber")] {
+                if let Err(error) = subscriber.reach(&targets).await {
+                    outcome.failed(format!("{whose} {error}"));
+                }
             }
             outcome.replicas(replicas);
         }
         Err(error) => outcome.failed(format!("after everything was healed: {error}")),
     }
     outcome.errors(logged::errors(&run.cluster)?);
-    let report = outcome.judge(run.journal.take(), subscriber.end(), options).await?;
+    let report = outcome.judge(run.journal.take(), subscriber.end(), idle.end(), options).await?;
     if let Some(folder) = options.logs.as_deref().filter(|_| !report.passed()) {
         run.cluster.save_outputs(folder)?;
         report.save_histories(folder)?;

@@ -10,7 +10,6 @@ use serde::Serialize;
 use super::faults::{Fault, Made};
 use super::histories::{self, Finding, Judged};
 use super::journal::{Done, Key, Kind, Records, Tally};
-use super::nemesis::Nemesis;
 use super::options::{Level, Options};
 use super::subscriber::Seen;
 use super::{NODES, events, logged};
@@ -37,6 +36,8 @@ pub struct Report {
     leader_changes: u64,
     objects: Vec<Judged>,
     subscriber: Subscribed,
+    /// Of the one whose filter matches nothing.
+    idle: Subscribed,
     /// What all replicas of each partition held in the end.
     replicas: BTreeMap<u32, Replica>,
     /// Errors that the nodes have logged, by who logged them.
@@ -48,12 +49,23 @@ pub struct Report {
     histories: BTreeMap<String, Vec<Done>>,
 }
 
-/// What the subscriber saw.
+/// What a subscriber saw.
 #[derive(Debug, Default, Serialize)]
 struct Subscribed {
     events: usize,
+    /// How often it was told how far its streams were, and how far that was in the end, by partition.
+    responses: u64,
+    progress: BTreeMap<u32, u64>,
     subscriptions: u64,
     ends: BTreeMap<String, u64>,
+}
+
+impl From<Seen> for Subscribed {
+    fn from(seen: Seen) -> Self {
+        let Seen { events, responses, progress, subscriptions, ends, .. } = seen;
+        let events = events.values().map(Vec::len).sum();
+        Self { events, responses, progress, subscriptions, ends }
+    }
 }
 
 /// What is gathered for the report on the way.
@@ -76,6 +88,7 @@ impl Outcome {
             leader_changes: 0,
             objects: Vec::new(),
             subscriber: Subscribed::default(),
+            idle: Subscribed::default(),
             replicas: BTreeMap::new(),
             errors: BTreeMap::new(),
             failures: Vec::new(),
@@ -91,9 +104,9 @@ impl Outcome {
     }
 
     /// What was made of faults.
-    pub(super) fn faults(&mut self, nemesis: Nemesis) {
-        self.report.leader_changes = nemesis.leader_changes;
-        self.report.faults = nemesis.made;
+    pub(super) fn faults(&mut self, made: BTreeMap<Fault, Made>, leader_changes: u64) {
+        self.report.leader_changes = leader_changes;
+        self.report.faults = made;
         let never = self.report.faults.iter().filter(|(_, made)| made.fired == 0);
         let never: Vec<Fault> = never.map(|(fault, _)| *fault).collect();
         for fault in never {
@@ -114,17 +127,26 @@ impl Outcome {
         self.report.replicas = replicas;
     }
 
-    /// Judges what clients and subscriber have written down.
-    pub(super) async fn judge(mut self, records: Records, seen: Seen, options: &Options) -> Result<Report> {
+    /// Judges what clients, the subscriber to everything, and the one to nothing have written down.
+    pub(super) async fn judge(
+        mut self,
+        records: Records,
+        mut seen: Seen,
+        mut idle: Seen,
+        options: &Options,
+    ) -> Result<Report> {
         self.silences(options);
         self.all_of("clients", records.complaints);
-        self.all_of("the subscriber", seen.complaints);
+        self.all_of("the subscriber", std::mem::take(&mut seen.complaints));
+        self.all_of("the idle subscriber", std::mem::take(&mut idle.complaints));
         self.all_of("events", events::judge(&records.sent, &seen.events));
-        self.report.subscriber = Subscribed {
-            events: seen.events.values().map(Vec::len).sum(),
-            subscriptions: seen.subscriptions,
-            ends: seen.ends,
-        };
+        (self.report.subscriber, self.report.idle) = (seen.into(), idle.into());
+        if self.report.idle.events > 0 {
+            self.failed(format!(
+                "the idle subscriber got {} events, and wants none",
+                self.report.idle.events
+            ));
+        }
         self.report.codes = records.codes;
         self.report.operations = records.tallies;
         for kind in Kind::ALL {
@@ -229,10 +251,19 @@ impl fmt::Display for Report {
         }
         writeln!(f, "other leaders seen: {}", self.leader_changes)?;
         writeln!(f, "\nObjects\n{}", objects(self))?;
-        let Subscribed { events, subscriptions, ends } = &self.subscriber;
+        let Subscribed { events, subscriptions, ends, .. } = &self.subscriber;
         writeln!(
             f,
             "subscriber: {events} events over {subscriptions} subscriptions; ended by {}",
+            counted(ends)
+        )?;
+        let Subscribed { responses, progress, subscriptions, ends, .. } = &self.idle;
+        let progress: Vec<String> = progress.values().map(u64::to_string).collect();
+        writeln!(
+            f,
+            "subscriber that nothing matches: at offset {} by {responses} words of progress over {subscriptions} \
+             subscriptions; ended by {}",
+            progress.join(", "),
             counted(ends)
         )?;
         for (partition, Replica { applied, chain, state_hash }) in &self.replicas {
@@ -311,4 +342,40 @@ fn objects(report: &Report) -> Table {
     }
     right_align(&mut table);
     table
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use clap::Parser as _;
+
+    use super::*;
+    use crate::chaos::faults::Hit;
+
+    /// A run in which clients got all kinds of answers, and each of these faults was made once and took hold, or did not.
+    async fn run(hits: [(Fault, bool); 2]) -> Result<Report> {
+        let options = Options::try_parse_from(["chaos"])?;
+        let mut outcome = Outcome::new(&options, 1);
+        let made = hits.map(|(fault, has_fired)| {
+            let mut made = Made::default();
+            made.add(Hit { has_fired, ..Hit::default() }, Duration::from_secs(1));
+            (fault, made)
+        });
+        outcome.faults(BTreeMap::from(made), 0);
+        let answered = Tally { answered: 1, ..Tally::default() };
+        let mut records = Records::default();
+        records.tallies.extend(Kind::ALL.map(|kind| (kind, answered)));
+        outcome.judge(records, Seen::default(), Seen::default(), &options).await
+    }
+
+    #[tokio::test]
+    async fn a_fault_that_was_made_and_never_took_hold_fails_the_run() -> Result<()> {
+        let shown = run([(Fault::Kill, true), (Fault::Isolate, true)]).await?;
+        assert!(shown.passed(), "{shown}");
+        let not_shown = run([(Fault::Kill, true), (Fault::Isolate, false)]).await?;
+        assert!(!not_shown.passed());
+        assert_eq!(not_shown.failures, ["the fault isolate never took hold: nothing was shown of it"]);
+        Ok(())
+    }
 }

@@ -294,17 +294,21 @@ impl Run {
         if voters.len() < 2 {
             return;
         }
-        self.world.trace.note("members", format_args!("{voters:?}"));
+        self.world.trace.note("change", format_args!("{voters:?}"));
+        let trace = self.world.trace.clone();
         self.changing = Some(tokio::spawn(async move {
             let raft = process.group.raft().clone();
             let change = async {
                 if voters.contains(&node) {
                     raft.add_learner(node.0, Peer, false).await.ok()?;
                 }
-                let voters: BTreeSet<u64> = voters.iter().map(|voter| voter.0).collect();
-                raft.change_membership(voters, false).await.ok()
+                let ids: BTreeSet<u64> = voters.iter().map(|voter| voter.0).collect();
+                raft.change_membership(ids, false).await.ok()
             };
-            drop(tokio::time::timeout(Duration::from_secs(8), change).await);
+            // Only what was committed counts as a change.
+            if let Ok(Some(_)) = tokio::time::timeout(Duration::from_secs(8), change).await {
+                trace.note("members", format_args!("{voters:?}"));
+            }
         }));
     }
 

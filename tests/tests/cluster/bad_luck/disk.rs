@@ -40,7 +40,7 @@ async fn full_disk(of_leader: bool) -> Story {
     lead(&cluster, if of_leader { 2 } else { 1 }).await?;
     things(&cluster, 2)?.set_value("thing", "k", "before").await?;
     let ballast = fill(&disk)?;
-    cluster.said(2, "free space crossed the reserve").await?;
+    cluster.said(2, "free space crossed the reserve, so writes are refused: free some").await?;
     if of_leader {
         // A write makes it known, if a look at the disk has not.
         cluster.said(2, "this node gives the lead to another one").await?;
@@ -115,6 +115,7 @@ async fn a_follower_that_fills_its_disk_to_the_last_byte_stops_and_comes_back() 
     }
     assert!(!cluster.ended(2).await?.success());
     cluster.said(2, "the log can no longer be made durable, so the node stops").await?;
+    cluster.said(2, "is full, free some space there, then start the node again").await?;
     things(&cluster, 3)?.set_value("thing", "k", "without it").await?;
     disk.grow("512m")?;
     cluster.start(&[2]).await?;

@@ -1,11 +1,8 @@
 //! Nodes that were away.
 
-use std::collections::BTreeMap;
-
 use odgm_proto::metadata::consistency::LOCAL;
 use odgm_proto::odgm::v1::subscribe_request::From;
-use odgm_proto::odgm::v1::{CreateCollectionRequest, Earliest, ListPartitionsRequest, Partition};
-use odgm_proto::oprc;
+use odgm_proto::odgm::v1::{Earliest, ListPartitionsRequest, Partition};
 use odgm_tests::Result;
 use odgm_tests::harness::{Cluster, Layout};
 use odgm_tests::random::Random;
@@ -26,16 +23,7 @@ fn noise(random: &mut Random, bytes: usize) -> String {
 /// Three nodes with a collection that keeps no more than so much of its log.
 async fn forgetful(retention: &str) -> Result<Cluster> {
     let cluster = Layout::of(3).with("ODGM_RETENTION_INTERVAL_MS", "100").start().await?;
-    let definition = oprc::CreateCollectionRequest {
-        name: CLASS.to_owned(),
-        partition_count: 1,
-        replica_count: 3,
-        shard_type: "raft".to_owned(),
-        options: BTreeMap::from([("retention".to_owned(), retention.to_owned())]),
-        ..Default::default()
-    };
-    let request = CreateCollectionRequest { collection: Some(definition) };
-    cluster.client(1)?.admin.create_collection(request).await?;
+    cluster.create(CLASS, 1, 3, &[("retention", retention)]).await?;
     Ok(cluster)
 }
 

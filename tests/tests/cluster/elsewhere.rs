@@ -1,16 +1,13 @@
 //! A node that has no replica of a partition serves it all the same.
 
-use std::time::{Duration, Instant};
-
 use odgm_proto::odgm::v1::get_at_request::At;
 use odgm_proto::odgm::v1::subscribe_request::From;
 use odgm_proto::odgm::v1::write_request::Operation;
 use odgm_proto::odgm::v1::write_response::Result as Outcome;
 use odgm_proto::odgm::v1::{
-    CreateCollectionRequest, Cursors, DumpLogRequest, Earliest, ListCursorsRequest, ListPartitionsRequest,
-    MoveCursorRequest, SubscribeRequest, WriteRequest, WriteResponse,
+    Cursors, DumpLogRequest, Earliest, ListCursorsRequest, ListPartitionsRequest, MoveCursorRequest,
+    SubscribeRequest, WriteRequest, WriteResponse,
 };
-use odgm_proto::oprc;
 use odgm_tests::harness::{Cluster, Layout, line};
 use tokio_stream::StreamExt as _;
 use tonic::Code;
@@ -21,9 +18,6 @@ use crate::{CLASS, Story};
 const PARTITIONS: u32 = 3;
 
 const WRITES: u64 = 60;
-
-/// How long a cluster may take to have a new collection.
-const PATIENCE: Duration = Duration::from_secs(20);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_node_is_asked_for_the_streams_of_all() -> Story {
@@ -105,28 +99,7 @@ async fn one_node_is_asked_for_the_streams_of_all() -> Story {
 
 /// Creates the collection, one replica of each partition, and waits until all have a leader.
 async fn scatter(cluster: &Cluster) -> Story {
-    let collection = oprc::CreateCollectionRequest {
-        name: CLASS.to_owned(),
-        partition_count: i32::try_from(PARTITIONS)?,
-        replica_count: 1,
-        shard_type: "raft".to_owned(),
-        ..oprc::CreateCollectionRequest::default()
-    };
-    let mut admin = cluster.client(1)?.admin;
-    admin.create_collection(CreateCollectionRequest { collection: Some(collection) }).await?;
-    let deadline = Instant::now() + PATIENCE;
-    for node in cluster.nodes() {
-        let mut admin = cluster.client(node)?.admin;
-        let request = ListPartitionsRequest { cls_id: CLASS.to_owned() };
-        while !admin
-            .list_partitions(request.clone())
-            .await
-            .is_ok_and(|listed| listed.into_inner().partitions.len() == PARTITIONS as usize)
-        {
-            assert!(Instant::now() < deadline, "node {node} has not heard of the collection");
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-    }
+    cluster.create(CLASS, PARTITIONS, 1, &[]).await?;
     // The first write waits for the leader.
     for partition in 0..PARTITIONS {
         cluster.objects(1, CLASS, partition)?.set_value("first", "k", "").await?;
@@ -135,7 +108,7 @@ async fn scatter(cluster: &Cluster) -> Story {
 }
 
 /// The one node that has a partition.
-async fn owner(cluster: &Cluster, partition: u32) -> odgm_tests::Result<u64> {
+pub(crate) async fn owner(cluster: &Cluster, partition: u32) -> odgm_tests::Result<u64> {
     let request = ListPartitionsRequest { cls_id: CLASS.to_owned() };
     let listed = cluster.client(1)?.admin.list_partitions(request).await?.into_inner().partitions;
     let found = listed.iter().find(|found| found.partition_id == partition);

@@ -9,6 +9,7 @@ mod failover;
 mod load;
 mod membership;
 mod partitions;
+mod referrals;
 mod streams;
 
 /// A story fails with whatever went wrong.

@@ -15,6 +15,10 @@ const SOME: u64 = 150;
 /// How long a node may take to answer after it was started.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// In the story of nodes that stop: nobody calls an election before it has missed a leader for so long, and far longer than
+/// it takes to hand the lead over.
+const ELECTION: Duration = Duration::from_secs(8);
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn three_nodes_elect_and_answer_anywhere() -> Story {
     elect_and_answer_anywhere(Wire::Zenoh).await
@@ -142,7 +146,14 @@ async fn all_three_killed_at_once_lose_nothing_acknowledged() -> Story {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stopped_node_hands_its_leadership_over() -> Story {
-    let cluster = Layout::of(3).collection(CLASS, 1).start().await?;
+    let cluster = Layout::of(3)
+        .with("ODGM_ELECTION_MIN_MS", &ELECTION.as_millis().to_string())
+        .with("ODGM_ELECTION_MAX_MS", &(ELECTION + ELECTION / 4).as_millis().to_string())
+        .collection(CLASS, 1)
+        .start()
+        .await?;
+    // The first one is elected, which may take as long.
+    cluster.leader(CLASS, 0).await?;
     let mut load = Load::begin(&cluster, 6)?;
     let mut stopped = Vec::new();
     // A rolling restart that begins with whoever leads, so that leaders are stopped.
@@ -161,6 +172,12 @@ async fn a_stopped_node_hands_its_leadership_over() -> Story {
     }
     let written = load.end().await?;
     println!("{written:?}");
+    for written in &written {
+        assert!(
+            written.longest < ELECTION,
+            "a leader that stopped was missed until an election: {written:?}"
+        );
+    }
     cluster.converged(CLASS).await?;
     for node in cluster.nodes() {
         check(&cluster, node, &written).await?;

@@ -4,6 +4,7 @@ mod backups;
 mod bad_luck;
 mod catching_up;
 mod chaos;
+mod deletion;
 mod elsewhere;
 mod failover;
 mod load;

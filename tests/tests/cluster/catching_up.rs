@@ -34,6 +34,25 @@ async fn described(cluster: &Cluster, node: u64) -> Result<Partition> {
     Ok(listed.partitions.into_iter().next().ok_or("it has a partition")?)
 }
 
+/// The newest view of a partition on a node: where it began, which is at the last snapshot that was installed.
+fn begun_at(cluster: &Cluster, node: u64, group: u32) -> Result<u64> {
+    let mut newest = None;
+    for view in std::fs::read_dir(cluster.data(node)?.join("views").join(group.to_string()))? {
+        newest = newest.max(view?.file_name().to_str().and_then(|name| name.parse().ok()));
+    }
+    Ok(newest.ok_or("there is a view")?)
+}
+
+/// The bytes of all files of a snapshot.
+fn snapshot_bytes(cluster: &Cluster, node: u64, group: u32, at: u64) -> Result<u64> {
+    let snapshots = cluster.data(node)?.join("snapshots").join(group.to_string());
+    let mut bytes = 0;
+    for file in std::fs::read_dir(snapshots.join(at.to_string()))? {
+        bytes += file?.metadata()?.len();
+    }
+    Ok(bytes)
+}
+
 /// Writes until the leader has trimmed its log beyond what a node has; answers the last record.
 async fn forget(cluster: &Cluster, leader: u64, beyond: u64, bytes: usize) -> Result<u64> {
     const WRITES: usize = 400;
@@ -108,6 +127,9 @@ async fn a_follower_killed_while_a_snapshot_and_then_the_past_arrive_goes_on_whe
     assert_eq!(refused.code(), Code::Unavailable, "{refused}");
     assert!(refused.message().contains("ask node"), "{refused}");
     cluster.kill(&[away]).await?;
+    let group = described(&cluster, leader).await?.group;
+    let installed = begun_at(&cluster, away, group)?;
+    let whole = snapshot_bytes(&cluster, leader, group, installed)?;
 
     cluster.set(away, "FAILPOINTS", "")?;
     cluster.start(&[away]).await?;
@@ -117,18 +139,21 @@ async fn a_follower_killed_while_a_snapshot_and_then_the_past_arrive_goes_on_whe
 
     let (here, there) = (described(&cluster, away).await?, described(&cluster, leader).await?);
     println!(
-        "snapshot: {before} bytes, killed, {after} bytes; past: {filled} records, killed, {rest} records; the log has {} \
+        "snapshot: {before} bytes, killed, {after} bytes, of {whole}; past: {filled} records, killed, {rest} records; the log has {} \
          to {last}",
         here.first_offset
     );
-    let sent = cluster.figure(leader, "snapshot_bytes_sent_total").await?.ok_or("the leader answers")?;
     assert!(
         before > 0 && after > 0,
-        "it was killed in the middle of the snapshot: {before}, {after} of {sent}"
+        "it was killed in the middle of the snapshot: {before}, {after} of {whole}"
     );
-    // What was sent when it was killed may have been lost: no more than was under way.
-    const UNDER_WAY: u64 = 8 << 20;
-    assert!(sent <= before + after + UNDER_WAY, "{before} and {after} bytes were received, {sent} sent");
+    // What it is sent a second time it counts again only if it has not kept it.
+    assert!(before + after <= whole, "{before} bytes were kept, and then {after} of {whole} came");
+    let sent = cluster.figure(leader, "snapshot_bytes_sent_total").await?.ok_or("the leader answers")?;
+    assert!(
+        after <= sent && sent <= whole,
+        "{after} of {whole} bytes came the second time, {sent} were sent in all"
+    );
     assert!(filled > 0 && rest > 0, "it was killed in the middle of the past: {filled}, {rest}");
     assert!(filled + rest <= last, "no record came twice: {filled} and {rest} of {last}");
     assert_eq!(here.first_offset, there.first_offset);

@@ -193,7 +193,8 @@ async fn open_group(
         timing: opener.timing,
         gate: Arc::clone(&gate),
         rules,
-        forward: opener.forward,
+        // What is asked of the catalogue the node asks itself: it could neither join nor create anything without.
+        forward: opener.forward || id == GroupId::CATALOGUE,
         failures: opener.workers.failed(),
         transfers: Arc::clone(&opener.transfers),
         founds,

@@ -17,7 +17,7 @@ use odgm_proto::oprc::{
     ValData,
 };
 use tonic::metadata::{MetadataMap, MetadataValue};
-use tonic::transport::Channel;
+use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Response, Status};
 
 /// The entries of an object whose values are text.
@@ -42,6 +42,14 @@ pub struct Connection {
 }
 
 impl Connection {
+    /// To an address as a node names it, host:port.
+    ///
+    /// # Errors
+    /// When it is none.
+    pub fn to(address: &str) -> crate::Result<Self> {
+        Ok(Self::new(Endpoint::from_shared(format!("http://{address}"))?.connect_lazy()))
+    }
+
     pub(super) fn new(channel: Channel) -> Self {
         Self {
             data: DataServiceClient::new(channel.clone()),

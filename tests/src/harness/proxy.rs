@@ -73,6 +73,7 @@ pub struct Network {
     ways: BTreeMap<(u64, u64), watch::Sender<Way>>,
     entrances: BTreeMap<(u64, u64), Vec<SocketAddr>>,
     counters: Arc<Counters>,
+    connections: BTreeMap<(u64, u64), Arc<AtomicU64>>,
     /// Dropping it ends all proxies and their connections.
     proxies: JoinSet<()>,
 }
@@ -90,9 +91,15 @@ impl Network {
         let pairs = nodes.keys().flat_map(|from| nodes.keys().map(move |to| (*from, *to)));
         let pairs: Vec<_> = pairs.filter(|(from, to)| from != to).collect();
         let ways = pairs.iter().map(|pair| (*pair, watch::Sender::new(Way::Open))).collect();
-        let mut network =
-            Self { ways, entrances: BTreeMap::new(), counters: Arc::default(), proxies: JoinSet::new() };
+        let mut network = Self {
+            ways,
+            entrances: BTreeMap::new(),
+            counters: Arc::default(),
+            connections: BTreeMap::new(),
+            proxies: JoinSet::new(),
+        };
         for (from, to) in pairs {
+            let connections = Arc::clone(network.connections.entry((from, to)).or_default());
             for target in &nodes[&to] {
                 let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
                 network.entrances.entry((from, to)).or_default().push(listener.local_addr()?);
@@ -101,6 +108,7 @@ impl Network {
                     forth: network.ways[&(from, to)].subscribe(),
                     back: network.ways[&(to, from)].subscribe(),
                     counters: Arc::clone(&network.counters),
+                    connections: Arc::clone(&connections),
                 };
                 network.proxies.spawn(proxy.run(listener));
             }
@@ -111,6 +119,11 @@ impl Network {
     /// Where one node reaches each of the places where another listens.
     pub(super) fn entrances(&self, from: u64, to: u64) -> &[SocketAddr] {
         self.entrances.get(&(from, to)).map_or(&[], Vec::as_slice)
+    }
+
+    /// How many connections that one node has made to another are open.
+    pub fn connections(&self, from: u64, to: u64) -> u64 {
+        self.connections.get(&(from, to)).map_or(0, |open| open.load(Ordering::Relaxed))
     }
 
     /// What one node sends to another goes this way from now on.
@@ -173,6 +186,24 @@ struct Proxy {
     /// Of what it is sent.
     back: watch::Receiver<Way>,
     counters: Arc<Counters>,
+    /// Those that are open.
+    connections: Arc<AtomicU64>,
+}
+
+/// A connection that is counted as long as it is open.
+struct Counted(Arc<AtomicU64>);
+
+impl Counted {
+    fn new(open: &Arc<AtomicU64>) -> Self {
+        open.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(open))
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Proxy {
@@ -217,6 +248,7 @@ impl Proxy {
             }
         }
         let far = TcpStream::connect(self.target).await?;
+        let _counted = Counted::new(&self.connections);
         near.set_nodelay(true)?;
         far.set_nodelay(true)?;
         let ((near_in, near_out), (far_in, far_out)) = (near.into_split(), far.into_split());
@@ -336,11 +368,13 @@ mod tests {
         let mut refused = TcpStream::connect(pair.network.entrances(1, 2)[0]).await.expect("it listens");
         assert!(matches!(refused.read(&mut [0]).await, Ok(0) | Err(_)), "it was let through");
         assert_eq!(pair.network.harm(), Harm { held_bytes: 0, held: 0, closed: 2 });
+        assert_eq!(pair.network.connections(1, 2), 0);
 
         pair.network.heal();
         let (mut near, mut far) = pair.connect().await;
         near.write_all(b"again").await.expect("it is open");
         assert!(arrives(&mut far, b"again").await);
+        assert_eq!((pair.network.connections(1, 2), pair.network.connections(2, 1)), (1, 0));
     }
 
     #[tokio::test]

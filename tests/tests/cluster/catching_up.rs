@@ -1,11 +1,8 @@
 //! Nodes that were away.
 
-use std::collections::BTreeMap;
-
 use odgm_proto::metadata::consistency::LOCAL;
 use odgm_proto::odgm::v1::subscribe_request::From;
-use odgm_proto::odgm::v1::{CreateCollectionRequest, Earliest, ListPartitionsRequest, Partition};
-use odgm_proto::oprc;
+use odgm_proto::odgm::v1::{Earliest, ListPartitionsRequest, Partition};
 use odgm_tests::Result;
 use odgm_tests::harness::{Cluster, Layout};
 use odgm_tests::random::Random;
@@ -26,16 +23,7 @@ fn noise(random: &mut Random, bytes: usize) -> String {
 /// Three nodes, and spare ones, with a collection that keeps no more than so much of its log.
 async fn forgetful(retention: &str, spare: u64) -> Result<Cluster> {
     let cluster = Layout::of(3).spare(spare).with("ODGM_RETENTION_INTERVAL_MS", "100").start().await?;
-    let definition = oprc::CreateCollectionRequest {
-        name: CLASS.to_owned(),
-        partition_count: 1,
-        replica_count: 3,
-        shard_type: "raft".to_owned(),
-        options: BTreeMap::from([("retention".to_owned(), retention.to_owned())]),
-        ..Default::default()
-    };
-    let request = CreateCollectionRequest { collection: Some(definition) };
-    cluster.client(1)?.admin.create_collection(request).await?;
+    cluster.create(CLASS, 1, 3, &[("retention", retention)]).await?;
     Ok(cluster)
 }
 
@@ -44,6 +32,25 @@ async fn described(cluster: &Cluster, node: u64) -> Result<Partition> {
     let request = ListPartitionsRequest { cls_id: CLASS.to_owned() };
     let listed = cluster.client(node)?.admin.list_partitions(request).await?.into_inner();
     Ok(listed.partitions.into_iter().next().ok_or("it has a partition")?)
+}
+
+/// The newest view of a partition on a node: where it began, which is at the last snapshot that was installed.
+fn begun_at(cluster: &Cluster, node: u64, group: u32) -> Result<u64> {
+    let mut newest = None;
+    for view in std::fs::read_dir(cluster.data(node)?.join("views").join(group.to_string()))? {
+        newest = newest.max(view?.file_name().to_str().and_then(|name| name.parse().ok()));
+    }
+    Ok(newest.ok_or("there is a view")?)
+}
+
+/// The bytes of all files of a snapshot.
+fn snapshot_bytes(cluster: &Cluster, node: u64, group: u32, at: u64) -> Result<u64> {
+    let snapshots = cluster.data(node)?.join("snapshots").join(group.to_string());
+    let mut bytes = 0;
+    for file in std::fs::read_dir(snapshots.join(at.to_string()))? {
+        bytes += file?.metadata()?.len();
+    }
+    Ok(bytes)
 }
 
 /// Writes until the leader has trimmed its log beyond what a node has; answers the last record.
@@ -120,6 +127,9 @@ async fn a_follower_killed_while_a_snapshot_and_then_the_past_arrive_goes_on_whe
     assert_eq!(refused.code(), Code::Unavailable, "{refused}");
     assert!(refused.message().contains("ask node"), "{refused}");
     cluster.kill(&[away]).await?;
+    let group = described(&cluster, leader).await?.group;
+    let installed = begun_at(&cluster, away, group)?;
+    let whole = snapshot_bytes(&cluster, leader, group, installed)?;
 
     cluster.set(away, "FAILPOINTS", "")?;
     cluster.start(&[away]).await?;
@@ -129,18 +139,21 @@ async fn a_follower_killed_while_a_snapshot_and_then_the_past_arrive_goes_on_whe
 
     let (here, there) = (described(&cluster, away).await?, described(&cluster, leader).await?);
     println!(
-        "snapshot: {before} bytes, killed, {after} bytes; past: {filled} records, killed, {rest} records; the log has {} \
+        "snapshot: {before} bytes, killed, {after} bytes, of {whole}; past: {filled} records, killed, {rest} records; the log has {} \
          to {last}",
         here.first_offset
     );
-    let sent = cluster.figure(leader, "snapshot_bytes_sent_total").await?.ok_or("the leader answers")?;
     assert!(
         before > 0 && after > 0,
-        "it was killed in the middle of the snapshot: {before}, {after} of {sent}"
+        "it was killed in the middle of the snapshot: {before}, {after} of {whole}"
     );
-    // What was sent when it was killed may have been lost: no more than was under way.
-    const UNDER_WAY: u64 = 8 << 20;
-    assert!(sent <= before + after + UNDER_WAY, "{before} and {after} bytes were received, {sent} sent");
+    // What it is sent a second time it counts again only if it has not kept it.
+    assert!(before + after <= whole, "{before} bytes were kept, and then {after} of {whole} came");
+    let sent = cluster.figure(leader, "snapshot_bytes_sent_total").await?.ok_or("the leader answers")?;
+    assert!(
+        after <= sent && sent <= whole,
+        "{after} of {whole} bytes came the second time, {sent} were sent in all"
+    );
     assert!(filled > 0 && rest > 0, "it was killed in the middle of the past: {filled}, {rest}");
     assert!(filled + rest <= last, "no record came twice: {filled} and {rest} of {last}");
     assert_eq!(here.first_offset, there.first_offset);

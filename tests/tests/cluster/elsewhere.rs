@@ -1,19 +1,18 @@
 //! A node that has no replica of a partition serves it all the same.
 
-use std::time::{Duration, Instant};
-
+use odgm_proto::metadata::VERSION;
 use odgm_proto::odgm::v1::get_at_request::At;
 use odgm_proto::odgm::v1::subscribe_request::From;
 use odgm_proto::odgm::v1::write_request::Operation;
 use odgm_proto::odgm::v1::write_response::Result as Outcome;
 use odgm_proto::odgm::v1::{
-    CreateCollectionRequest, Cursors, DumpLogRequest, Earliest, ListCursorsRequest, ListPartitionsRequest,
-    MoveCursorRequest, SubscribeRequest, WriteRequest, WriteResponse,
+    Cursors, DumpLogRequest, Earliest, ListCursorsRequest, ListPartitionsRequest, MoveCursorRequest,
+    SubscribeRequest, WriteRequest, WriteResponse,
 };
-use odgm_proto::oprc;
-use odgm_tests::harness::{Cluster, Layout, line};
+use odgm_proto::oprc::{ListObjectsRequest, ListValuesRequest, ObjectMetaEnvelope, SingleObjectRequest};
+use odgm_tests::harness::{Cluster, Found, Knowledge, Layout, Objects, fields, knowledge, line};
 use tokio_stream::StreamExt as _;
-use tonic::Code;
+use tonic::{Code, Status};
 
 use crate::{CLASS, Story};
 
@@ -21,9 +20,6 @@ use crate::{CLASS, Story};
 const PARTITIONS: u32 = 3;
 
 const WRITES: u64 = 60;
-
-/// How long a cluster may take to have a new collection.
-const PATIENCE: Duration = Duration::from_secs(20);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_node_is_asked_for_the_streams_of_all() -> Story {
@@ -103,30 +99,97 @@ async fn one_node_is_asked_for_the_streams_of_all() -> Story {
     Ok(())
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_operation_on_objects_goes_through_a_node_that_has_them_not() -> Story {
+    let cluster = Layout::of(3).start().await?;
+    scatter(&cluster).await?;
+    let mut partition = 0;
+    while owner(&cluster, partition).await? == 1 {
+        partition += 1;
+    }
+    let owner = owner(&cluster, partition).await?;
+    let (here, there) = (cluster.objects(1, CLASS, partition)?, cluster.objects(owner, CLASS, partition)?);
+    // What both nodes say of the object.
+    let found = async |version, pairs: &[(&str, &str)]| {
+        let expected = Some(Found { version, fields: fields(pairs) });
+        assert_eq!(here.find("a").await?, expected, "here");
+        assert_eq!(there.find("a").await?, expected, "where it is");
+        Ok::<_, odgm_tests::Error>(())
+    };
+
+    assert_eq!(here.set("a", &[("k", "1"), ("l", "1")]).await?.version, 1);
+    found(1, &[("k", "1"), ("l", "1")]).await?;
+    let (merged, whole) = here.merge_and_place("a", &[("l", "2"), ("m", "2")]).await?;
+    assert_eq!((merged.version, whole), (2, fields(&[("k", "1"), ("l", "2"), ("m", "2")])));
+    found(2, &[("k", "1"), ("l", "2"), ("m", "2")]).await?;
+    assert_eq!(here.set_value("a", "n", "3").await?.version, 3);
+    assert_eq!(here.value_and_version("a", "n").await?, (Some("3".to_owned()), Some(3)));
+    assert_eq!(here.delete_value("a", "n").await?.version, 4);
+    assert_eq!(here.value_and_version("a", "n").await?, (None, Some(4)));
+    assert_eq!(here.batch("a", &[("k", "5")], &["l"], Some(4)).await?.version, 5);
+    found(5, &[("k", "5"), ("m", "2")]).await?;
+
+    // What travels beside a request and its answer arrives, too.
+    let refused = here.batch("a", &[("k", "6")], &[], Some(4)).await.err().ok_or("it has changed")?;
+    assert_eq!(refused.code(), Code::Aborted, "{refused}");
+    assert_eq!(knowledge(&refused), Knowledge::NotApplied);
+    assert_eq!(refused.metadata().get(VERSION).map(|version| version.as_bytes()), Some(b"5".as_slice()));
+    let once = here.once("once");
+    let first = once.set_value("a", "k", "6").await?;
+    assert_eq!(once.set_value("a", "k", "6").await?, first, "it is the same request");
+    assert_eq!(there.once("once").set_value("a", "k", "6").await?, first, "and where it was applied");
+    found(6, &[("k", "6"), ("m", "2")]).await?;
+
+    here.set("b", &[]).await?;
+    for things in [&here, &there] {
+        assert_eq!(objects(things).await?, [vec!["a v6 2", "b v1 0"], vec!["first v1 1"]]);
+        assert_eq!(values(things, "a").await?, [vec!["k v6"], vec!["m v2"]]);
+    }
+    assert_eq!(here.delete("b").await?.version, 0);
+    assert_eq!(here.find("b").await?, None);
+    assert_eq!(there.find("b").await?, None);
+    Ok(())
+}
+
+/// The objects of a partition in pages of two, as `id version entries`.
+async fn objects(things: &Objects) -> Result<Vec<Vec<String>>, Status> {
+    let SingleObjectRequest { cls_id, partition_id, .. } = things.object("");
+    let first = ListObjectsRequest { cls_id, partition_id, limit: 2, ..ListObjectsRequest::default() };
+    let mut pages = Vec::new();
+    let mut next = Some(first.clone());
+    while let Some(request) = next.take() {
+        let page = things.connection.data.clone().list_objects(request).await?.into_inner();
+        let page: Vec<_> = page.collect::<Result<_, _>>().await?;
+        let cursor = page.last().and_then(|object| object.next_cursor.clone());
+        next = cursor.map(|cursor| ListObjectsRequest { cursor: Some(cursor), ..first.clone() });
+        let line = |object: &ObjectMetaEnvelope| {
+            format!("{} v{} {}", object.object_id, object.version, object.entry_count)
+        };
+        pages.push(page.iter().map(line).collect());
+    }
+    Ok(pages)
+}
+
+/// The entries of an object in pages of one, as `key version`.
+async fn values(things: &Objects, object: &str) -> Result<Vec<Vec<String>>, Status> {
+    let SingleObjectRequest { cls_id, partition_id, object_id_str, .. } = things.object(object);
+    let first =
+        ListValuesRequest { cls_id, partition_id, object_id_str, limit: 1, ..ListValuesRequest::default() };
+    let mut pages = Vec::new();
+    let mut next = Some(first.clone());
+    while let Some(request) = next.take() {
+        let page = things.connection.data.clone().list_values(request).await?.into_inner();
+        let page: Vec<_> = page.collect::<Result<_, _>>().await?;
+        let cursor = page.last().and_then(|entry| entry.next_cursor.clone());
+        next = cursor.map(|cursor| ListValuesRequest { cursor: Some(cursor), ..first.clone() });
+        pages.push(page.iter().map(|entry| format!("{} v{}", entry.key, entry.version)).collect());
+    }
+    Ok(pages)
+}
+
 /// Creates the collection, one replica of each partition, and waits until all have a leader.
 async fn scatter(cluster: &Cluster) -> Story {
-    let collection = oprc::CreateCollectionRequest {
-        name: CLASS.to_owned(),
-        partition_count: i32::try_from(PARTITIONS)?,
-        replica_count: 1,
-        shard_type: "raft".to_owned(),
-        ..oprc::CreateCollectionRequest::default()
-    };
-    let mut admin = cluster.client(1)?.admin;
-    admin.create_collection(CreateCollectionRequest { collection: Some(collection) }).await?;
-    let deadline = Instant::now() + PATIENCE;
-    for node in cluster.nodes() {
-        let mut admin = cluster.client(node)?.admin;
-        let request = ListPartitionsRequest { cls_id: CLASS.to_owned() };
-        while !admin
-            .list_partitions(request.clone())
-            .await
-            .is_ok_and(|listed| listed.into_inner().partitions.len() == PARTITIONS as usize)
-        {
-            assert!(Instant::now() < deadline, "node {node} has not heard of the collection");
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-    }
+    cluster.create(CLASS, PARTITIONS, 1, &[]).await?;
     // The first write waits for the leader.
     for partition in 0..PARTITIONS {
         cluster.objects(1, CLASS, partition)?.set_value("first", "k", "").await?;
@@ -135,7 +198,7 @@ async fn scatter(cluster: &Cluster) -> Story {
 }
 
 /// The one node that has a partition.
-async fn owner(cluster: &Cluster, partition: u32) -> odgm_tests::Result<u64> {
+pub(crate) async fn owner(cluster: &Cluster, partition: u32) -> odgm_tests::Result<u64> {
     let request = ListPartitionsRequest { cls_id: CLASS.to_owned() };
     let listed = cluster.client(1)?.admin.list_partitions(request).await?.into_inner().partitions;
     let found = listed.iter().find(|found| found.partition_id == partition);

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use odgm_proto::odgm::v1::DescribeCollectionRequest;
-use odgm_tests::harness::{Layout, Retrying, Wire, fields};
+use odgm_tests::harness::{Cluster, Layout, Retrying, Wire, fields, until};
 use tonic::Code;
 
 use crate::load::{Load, check, retrying};
@@ -14,6 +14,10 @@ const SOME: u64 = 150;
 
 /// How long a node may take to answer after it was started.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// In the story of nodes that stop: nobody calls an election before it has missed a leader for so long, and far longer than
+/// it takes to hand the lead over.
+const ELECTION: Duration = Duration::from_secs(8);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn three_nodes_elect_and_answer_anywhere() -> Story {
@@ -96,10 +100,27 @@ async fn a_node_that_starts_does_not_say_that_there_is_no_such_collection() -> S
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn killing_the_leader_loses_nothing() -> Story {
-    const KILLS: usize = 4;
     let cluster = Layout::of(3).collection(CLASS, 1).start().await?;
-    let mut load = Load::begin(&cluster, 6)?;
-    for kill in 0..KILLS {
+    kill_leaders(&cluster, 4).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn killing_the_leader_loses_nothing_with_several_zenoh_sessions() -> Story {
+    const SESSIONS: u64 = 3;
+    let cluster = Layout::of(3).with("ODGM_MAX_SESSIONS", &SESSIONS.to_string());
+    let cluster = cluster.collection(CLASS, 1).start().await?;
+    // All but the first listen nowhere, so that each has to connect to each other node.
+    for (from, to) in [(1, 2), (2, 3), (3, 1)] {
+        let waiting = || format!("the sessions of node {from} to connect to node {to}");
+        until(waiting, async || Ok((cluster.network().connections(from, to) >= SESSIONS - 1).then_some(())))
+            .await?;
+    }
+    kill_leaders(&cluster, 2).await
+}
+
+async fn kill_leaders(cluster: &Cluster, kills: usize) -> Story {
+    let mut load = Load::begin(cluster, 6)?;
+    for kill in 0..kills {
         load.proceed(SOME).await?;
         let leader = cluster.leader(CLASS, 0).await?;
         let begun = Instant::now();
@@ -114,7 +135,7 @@ async fn killing_the_leader_loses_nothing() -> Story {
     assert!(written.iter().any(|written| written.retries > 0), "no kill hit a request: nothing was tested");
     cluster.converged(CLASS).await?;
     for node in cluster.nodes() {
-        check(&cluster, node, &written).await?;
+        check(cluster, node, &written).await?;
     }
     cluster.prove(CLASS, 1).await
 }
@@ -142,7 +163,14 @@ async fn all_three_killed_at_once_lose_nothing_acknowledged() -> Story {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stopped_node_hands_its_leadership_over() -> Story {
-    let cluster = Layout::of(3).collection(CLASS, 1).start().await?;
+    let cluster = Layout::of(3)
+        .with("ODGM_ELECTION_MIN_MS", &ELECTION.as_millis().to_string())
+        .with("ODGM_ELECTION_MAX_MS", &(ELECTION + ELECTION / 4).as_millis().to_string())
+        .collection(CLASS, 1)
+        .start()
+        .await?;
+    // The first one is elected, which may take as long.
+    cluster.leader(CLASS, 0).await?;
     let mut load = Load::begin(&cluster, 6)?;
     let mut stopped = Vec::new();
     // A rolling restart that begins with whoever leads, so that leaders are stopped.
@@ -161,6 +189,12 @@ async fn a_stopped_node_hands_its_leadership_over() -> Story {
     }
     let written = load.end().await?;
     println!("{written:?}");
+    for written in &written {
+        assert!(
+            written.longest < ELECTION,
+            "a leader that stopped was missed until an election: {written:?}"
+        );
+    }
     cluster.converged(CLASS).await?;
     for node in cluster.nodes() {
         check(&cluster, node, &written).await?;

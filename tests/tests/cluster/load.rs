@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use odgm_proto::odgm::v1::subscribe_request::From;
 use odgm_proto::odgm::v1::{Earliest, Event};
@@ -32,6 +32,8 @@ pub(crate) struct Written {
     last: u64,
     /// Requests that it sent again.
     pub(crate) retries: u64,
+    /// The longest that a write took, from its first try to its acknowledgement.
+    pub(crate) longest: Duration,
 }
 
 /// The same objects at every node, with a deadline for each request.
@@ -88,19 +90,21 @@ async fn write(
     acknowledged: Arc<AtomicU64>,
     stopped: watch::Receiver<bool>,
 ) -> Result<Written> {
-    let mut last = 0;
+    let (mut last, mut longest) = (0, Duration::ZERO);
     while !*stopped.borrow() {
         let next = last + 1;
         let (id, value) = (format!("{object}.{next}"), next.to_string());
+        let begun = Instant::now();
         let written = retrying.write(&id, |objects| {
             let (object, value) = (object.clone(), value.clone());
             async move { objects.set_value(&object, "k", &value).await }
         });
         written.await.map_err(|status| format!("{id} failed in spite of being sent again: {status}"))?;
+        longest = longest.max(begun.elapsed());
         last = next;
         acknowledged.fetch_add(1, Ordering::Relaxed);
     }
-    Ok(Written { object, last, retries: retrying.retries })
+    Ok(Written { object, last, retries: retrying.retries, longest })
 }
 
 /// Requires that a node holds what was written, and has an event for each write, once and in order.

@@ -4,11 +4,13 @@ mod backups;
 mod bad_luck;
 mod catching_up;
 mod chaos;
+mod deletion;
 mod elsewhere;
 mod failover;
 mod load;
 mod membership;
 mod partitions;
+mod referrals;
 mod streams;
 
 /// A story fails with whatever went wrong.

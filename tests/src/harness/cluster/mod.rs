@@ -1,6 +1,7 @@
 //! Several nodes that replicate to each other through a network that tests can disturb.
 
 mod agreement;
+mod collections;
 mod layout;
 mod member;
 

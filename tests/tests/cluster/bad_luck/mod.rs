@@ -1,5 +1,6 @@
 //! What operators, clocks, disks and strangers do to a cluster: it keeps what was acknowledged, and says what to do.
 
+mod absence;
 mod clock;
 mod disk;
 mod founding;

@@ -1,12 +1,12 @@
 //! Most nodes are gone.
 
-use odgm_proto::metadata::consistency::{LEASE, LOCAL};
+use odgm_proto::metadata::consistency::{LEASE, LINEARIZABLE, LOCAL};
 use odgm_proto::odgm::v1::subscribe_request::From;
 use odgm_proto::odgm::v1::{Earliest, SubscribeRequest};
-use odgm_tests::harness::{Cluster, Layout, Wire};
+use odgm_tests::harness::{Cluster, Layout, Wire, until};
 use tonic::Code;
 
-use super::{others, refusal, things, until_answered};
+use super::{DEADLINE, others, refusal, things, until_answered};
 use crate::{CLASS, Story};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -61,5 +61,41 @@ async fn left_alone(cluster: &Cluster, alone: u64) -> Story {
     let value = event.changes.first().and_then(|change| change.value.clone()).map(|value| value.data);
     assert_eq!(value.as_deref(), Some(b"after".as_slice()), "{event:?}");
     cluster.converged(CLASS).await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_collection_says_how_fresh_reads_are_that_do_not_say_so_themselves() -> Story {
+    // A lease lasts as long as the longest election takes, so that there is time to read by it.
+    let cluster = Layout::of(3).with("ODGM_ELECTION_MIN_MS", "8000").with("ODGM_ELECTION_MAX_MS", "10000");
+    let cluster = cluster.start().await?;
+    let levels: [(&str, &[(&str, &str)]); 3] =
+        [("default", &[]), ("leased", &[("consistency", LEASE)]), ("loose", &[("consistency", LOCAL)])];
+    for (name, options) in levels {
+        cluster.create(name, 1, 3, options).await?;
+        let leader = cluster.leader(name, 0).await?;
+        cluster.objects(leader, name, 0)?.set_value("thing", "k", "1").await?;
+        cluster.converged(name).await?;
+    }
+    let alone = cluster.leader("leased", 0).await?;
+    let [default, leased, loose] = levels.map(|(name, _)| cluster.objects(alone, name, 0));
+    let (default, leased, loose) =
+        (default?.within(DEADLINE), leased?.within(DEADLINE), loose?.within(DEADLINE));
+    cluster.kill(&others(&cluster, alone)).await?;
+
+    // Nobody else is there to be asked.
+    assert_eq!(leased.value("thing", "k").await?.as_deref(), Some("1"), "by its lease");
+    assert_eq!(loose.value("thing", "k").await?.as_deref(), Some("1"), "what it holds itself");
+    let refused = refusal(default.value("thing", "k")).await?;
+    assert_eq!(refused.code(), Code::Unavailable, "{refused}");
+    // What a read says itself counts more.
+    let refused = refusal(loose.reading(LINEARIZABLE).value("thing", "k")).await?;
+    assert_eq!(refused.code(), Code::Unavailable, "{refused}");
+    assert_eq!(default.reading(LOCAL).value("thing", "k").await?.as_deref(), Some("1"));
+
+    let waiting = || "the lease to end".to_owned();
+    let refused = until(waiting, async || Ok(leased.value("thing", "k").await.err())).await?;
+    assert_eq!(refused.code(), Code::Unavailable, "{refused}");
+    assert_eq!(loose.value("thing", "k").await?.as_deref(), Some("1"));
     Ok(())
 }

@@ -79,6 +79,8 @@ pub struct Limits {
     pub id_bytes: usize,
     /// Unacknowledged writes of one write stream.
     pub write_stream_window: usize,
+    /// How long a write stream waits for its next acknowledgement; up to twice as long before it ends.
+    pub write_stream_patience: Duration,
     /// Subscriptions of the node.
     pub subscriptions: usize,
 }

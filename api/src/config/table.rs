@@ -1,6 +1,7 @@
 //! Every setting: name, default, meaning, and how its value is read.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use super::parse::{self, Expected};
 use super::{Config, cluster};
@@ -207,6 +208,15 @@ const SETTINGS: &[Setting] = &[
         c.limits.write_stream_window = parse::number(v, 1..=65_536)?;
         Ok(())
     }),
+    now(
+        "ODGM_WRITE_STREAM_PATIENCE_MS",
+        "30000",
+        "a write stream ends that hears nothing of a write for so long, ms",
+        |c, v| {
+            c.limits.write_stream_patience = parse::number(v, 10..=86_400_000).map(Duration::from_millis)?;
+            Ok(())
+        },
+    ),
     now("ODGM_MAX_SUBSCRIPTIONS", "1024", "subscriptions of this node; more are refused", |c, v| {
         c.limits.subscriptions = parse::number(v, 0..=1_000_000)?;
         Ok(())

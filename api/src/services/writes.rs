@@ -7,6 +7,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use futures_util::Stream;
 use odgm_log::Body;
@@ -15,6 +16,7 @@ use odgm_proto::odgm::v1::write_request::Operation;
 use odgm_proto::odgm::v1::write_response::Result as Outcome;
 use odgm_proto::odgm::v1::writes_server::Writes as Service;
 use odgm_proto::odgm::v1::{Refused, WriteRequest, WriteResponse, Written};
+use tokio::time::{Instant, Sleep};
 use tokio_util::sync::WaitForCancellationFutureOwned;
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, Streaming};
@@ -46,6 +48,7 @@ impl Service for Writes {
             window,
             failed: None,
             stop: Box::pin(self.0.stop.clone().cancelled_owned()),
+            patience: Patience::new(self.0.limits.write_stream_patience),
             shared: Arc::clone(&self.0),
         }))
     }
@@ -68,6 +71,7 @@ pub(crate) struct Acknowledgements {
     /// Said after the last acknowledgement.
     failed: Option<Status>,
     stop: Pin<Box<WaitForCancellationFutureOwned>>,
+    patience: Patience,
 }
 
 impl Stream for Acknowledgements {
@@ -86,6 +90,42 @@ impl Stream for Acknowledgements {
                 None if this.requests.is_none() => return Poll::Ready(this.failed.take().map(Err)),
                 None => {}
             }
+        }
+        if this.patience.poll_ended(this.window.first(), cx).is_ready() {
+            // Nothing is acknowledged after what was not.
+            this.requests = None;
+            this.window.clear();
+            return Poll::Ready(Some(Err(status::unknown(status::unavailable(format!(
+                "a write was not confirmed for {:?}: what became of those that are not acknowledged is unknown; send them \
+                 again, best with their request ids",
+                this.shared.limits.write_stream_patience
+            ))))));
+        }
+        Poll::Pending
+    }
+}
+
+/// How long a stream waits for the acknowledgement that is next. It is looked at no more often than that lasts.
+struct Patience {
+    lasts: Duration,
+    /// The place that was first when it was last looked.
+    first: Option<usize>,
+    look: Pin<Box<Sleep>>,
+}
+
+impl Patience {
+    fn new(lasts: Duration) -> Self {
+        Self { lasts, first: None, look: Box::pin(tokio::time::sleep(lasts)) }
+    }
+
+    /// Ready when the same place was the first all the time.
+    fn poll_ended(&mut self, first: Option<usize>, cx: &mut Context<'_>) -> Poll<()> {
+        while self.look.as_mut().poll(cx).is_ready() {
+            if first.is_some() && first == self.first {
+                return Poll::Ready(());
+            }
+            self.first = first;
+            self.look.as_mut().reset(Instant::now() + self.lasts);
         }
         Poll::Pending
     }
@@ -219,7 +259,8 @@ impl Window {
     fn fill(&self, place: usize, response: WriteResponse) {
         let waker = {
             let mut inner = self.lock();
-            let at = place - inner.taken;
+            // It may have been given up.
+            let Some(at) = place.checked_sub(inner.taken) else { return };
             if let Some(place) = inner.places.get_mut(at) {
                 *place = Some(response);
             }
@@ -249,6 +290,19 @@ impl Window {
 
     fn len(&self) -> usize {
         self.lock().places.len()
+    }
+
+    /// The number of the place that is the first, if there is one.
+    fn first(&self) -> Option<usize> {
+        let inner = self.lock();
+        (!inner.places.is_empty()).then_some(inner.taken)
+    }
+
+    /// Gives all places up.
+    fn clear(&self) {
+        let mut inner = self.lock();
+        inner.taken += inner.places.len();
+        inner.places.clear();
     }
 
     fn lock(&self) -> MutexGuard<'_, Places> {

@@ -16,6 +16,7 @@ use odgm_log::store::{LogStore, Options};
 use odgm_log::{NodeId, Term};
 use odgm_projections::storage::{Engine, Resources};
 use openraft::async_runtime::WatchReceiver as _;
+use openraft::raft::VoteRequest;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -33,7 +34,7 @@ use crate::raft::machine::Place;
 use crate::raft::messages::Request;
 use crate::raft::notes::VOTE;
 use crate::raft::starting::{Member, Timing};
-use crate::raft::types::LogId;
+use crate::raft::types::{LogId, Types};
 use crate::replicator::Replicator as _;
 use crate::transport::memory::Network;
 
@@ -267,14 +268,21 @@ fn observe(
     trace.note(kind, format_args!("{from}>{to}"));
     match (plant, request) {
         (Some(Plant::BlindVote), Request::Vote(mut vote)) => {
-            vote.last_log_id = Some(LogId::new_term_index(vote.vote.leader_id.term, u64::MAX / 2));
+            blind(&mut vote);
             Request::Vote(vote).encode(GROUP).unwrap_or(bytes)
         }
         (Some(Plant::BlindVote), Request::PreVote(mut vote)) => {
-            vote.last_log_id = Some(LogId::new_term_index(vote.vote.leader_id.term, u64::MAX / 2));
+            blind(&mut vote);
             Request::PreVote(vote).encode(GROUP).unwrap_or(bytes)
         }
         _ => bytes,
+    }
+}
+
+/// Makes a candidate's log look longer than any. Not where it is where logs begin: who has nothing votes only there.
+fn blind(vote: &mut VoteRequest<Types>) {
+    if vote.last_log_id.is_some_and(|last| last.index > 0) {
+        vote.last_log_id = Some(LogId::new_term_index(vote.vote.leader_id.term, u64::MAX / 2));
     }
 }
 

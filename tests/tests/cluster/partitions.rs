@@ -127,7 +127,7 @@ async fn an_option_that_is_changed_at_one_node_counts_on_all() -> Story {
         let waiting = || format!("node {node} to follow");
         until(waiting, async || {
             let described = cluster.odgm(node, &["collection", "describe", CLASS]).await?.success()?;
-            Ok(described.contains("consistency=local").then_some(()))
+            Ok(described.contains("consistency = local").then_some(()))
         })
         .await?;
     }

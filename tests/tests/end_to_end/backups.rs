@@ -171,6 +171,11 @@ async fn a_damaged_backup_is_named_and_refused() -> Story {
     node.stop()
 }
 
+/// Requires that two views say the same, but which group they are of.
+fn expect_same(found: &str, expected: &str) {
+    assert_eq!(found.lines().skip(1).collect::<Vec<_>>(), expected.lines().skip(1).collect::<Vec<_>>());
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_restore_that_is_killed_leaves_nothing_and_can_be_repeated() -> Story {
     const OBJECTS: usize = 3_000;
@@ -222,7 +227,7 @@ async fn a_restore_that_is_killed_leaves_nothing_and_can_be_repeated() -> Story 
         let is_there = listed.contains("things");
         if is_there {
             // Only the answer was lost: then all of it is there.
-            assert_eq!(node.objects("things", 0).dump().await?, expected);
+            expect_same(&node.objects("things", 0).dump().await?, &expected);
             node.odgm(&["collection", "delete", "things", "--yes"])?.success()?;
         }
         node.stop()?;
@@ -234,7 +239,7 @@ async fn a_restore_that_is_killed_leaves_nothing_and_can_be_repeated() -> Story 
     }
     node.odgm(&["restore", &backup])?.success()?;
     let found = node.objects("things", 0).dump().await?;
-    assert_eq!(found.lines().skip(1).collect::<Vec<_>>(), expected.lines().skip(1).collect::<Vec<_>>());
+    expect_same(&found, &expected);
     node.odgm(&["partition", "verify-view", "things"])?.success()?;
     node.stop()?;
     for folder in ["views", "snapshots"] {

@@ -322,10 +322,44 @@ impl Places {
 
 #[cfg(test)]
 mod tests {
+    use std::future::poll_fn;
+
     use super::*;
 
     fn response(sequence: u64) -> WriteResponse {
         WriteResponse { sequence, result: None }
+    }
+
+    #[tokio::test]
+    async fn patience_ends_with_a_write_that_stays_the_first_and_not_with_a_slow_stream() {
+        const LASTS: Duration = Duration::from_millis(5);
+        let mut patience = Patience::new(LASTS);
+        let stuck = poll_fn(|cx| patience.poll_ended(Some(7), cx));
+        tokio::time::timeout(Duration::from_secs(60), stuck).await.expect("it ends");
+
+        let mut patience = Patience::new(LASTS);
+        let mut first = 0;
+        let moving = poll_fn(|cx| {
+            first += 1;
+            patience.poll_ended(Some(first), cx)
+        });
+        tokio::time::timeout(20 * LASTS, moving).await.expect_err("each time another write is the first");
+        assert!(first > 2, "it was looked at {first} times");
+
+        let mut patience = Patience::new(LASTS);
+        let idle = poll_fn(|cx| patience.poll_ended(None, cx));
+        tokio::time::timeout(20 * LASTS, idle).await.expect_err("nothing is waited for");
+    }
+
+    #[test]
+    fn what_was_given_up_is_answered_to_nobody() {
+        let window = Window::default();
+        let places = [window.wait(), window.wait()];
+        window.clear();
+        window.fill(places[0], response(0));
+        let next = window.wait();
+        window.fill(places[1], response(1));
+        assert_eq!((window.pop(), window.first()), (None, Some(next)));
     }
 
     #[test]

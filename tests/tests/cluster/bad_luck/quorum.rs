@@ -52,8 +52,6 @@ async fn left_alone(cluster: &Cluster, alone: u64) -> Story {
     let streamed = here.set_values(vec![("streamed".to_owned(), "k", "lost".to_owned())]).await;
     let ended = streamed.err().ok_or("nobody confirms it")?;
     assert_eq!(ended.code(), Code::Unavailable, "{ended}");
-    assert!(ended.message().contains("not confirmed for 500ms"), "{ended}");
-    assert_eq!(outcome(&ended).as_deref(), Some("unknown"), "{ended}");
     // What this node has itself can be read, also as a stream.
     assert_eq!(here.reading(LOCAL).value("thing", "k").await?.as_deref(), Some("before"));
     let from = Some(From::Earliest(Earliest {}));

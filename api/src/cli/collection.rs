@@ -74,7 +74,7 @@ pub(crate) struct CreateArgs {
     /// How many partitions; fixed for the life of the collection
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     partitions: Option<u16>,
-    /// How many replicas each partition has
+    /// How many replicas each partition has [default: 3 of type raft, else 1]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     replicas: Option<u16>,
     /// How partitions are replicated: basic, none, single, raft, mst
@@ -140,9 +140,9 @@ fn definition(args: CreateArgs) -> Result<CreateCollectionRequest, Error> {
                 Error::Usage(format!("{} is no collection definition: {error}", path.display()))
             })?
         }
+        // The type says how many replicas there are where nothing else does.
         None => CreateCollectionRequest {
             partition_count: 1,
-            replica_count: 1,
             shard_type: "basic".to_owned(),
             ..Default::default()
         },
@@ -405,5 +405,20 @@ mod tests {
             (definition.shard_type.as_str(), definition.options["storage"].as_str()),
             ("single", "memory")
         );
+    }
+
+    #[test]
+    fn the_type_says_how_many_replicas_there_are_where_nothing_else_does() {
+        let args = |replicas| CreateArgs {
+            name: Some("orders".into()),
+            partitions: None,
+            replicas,
+            shard_type: Some("raft".into()),
+            options: Vec::new(),
+            file: None,
+            if_missing: false,
+        };
+        assert_eq!(definition(args(None)).expect("a definition").replica_count, 0, "as many as is usual");
+        assert_eq!(definition(args(Some(2))).expect("a definition").replica_count, 2);
     }
 }

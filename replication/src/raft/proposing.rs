@@ -293,9 +293,12 @@ impl Proposer {
         let answers = self.transport.call(Call { to: leader, class, group, request, within });
         let queue = self.queue.clone();
         let mut metrics = self.raft.server_metrics();
+        // Not always the one that is asked: see `follow`.
+        let known = metrics.borrow_watched().current_leader;
         tokio::spawn(async move {
             let replaced = async {
-                while metrics.borrow_and_update().current_leader.is_none_or(|now| now == leader.0) {
+                let is_another = |now: u64| now != leader.0 && Some(now) != known;
+                while !metrics.borrow_and_update().current_leader.is_some_and(is_another) {
                     if metrics.changed().await.is_err() {
                         return;
                     }

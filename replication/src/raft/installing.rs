@@ -64,6 +64,11 @@ impl Replica {
     fn applied(&self) -> Offset {
         self.machine.view().header().applied
     }
+
+    /// Waits until nobody holds the directory any more; a callback of the last sync still may.
+    fn close(self) {
+        self.store.close().expect("synced");
+    }
 }
 
 /// Writes of one term to a few objects.
@@ -102,7 +107,7 @@ async fn an_install_that_was_interrupted_anywhere_is_finished_or_was_never_begun
         fail::cfg(format!("raft-install-{point}"), "return").expect("a failpoint");
         follower.install(&snapshot).await.expect_err("interrupted");
         scenario.teardown();
-        drop(follower);
+        follower.close();
 
         let mut follower = Replica::open(here.path(), Engine::RocksDb).expect("it opens again");
         if point == "noted" {
@@ -116,7 +121,7 @@ async fn an_install_that_was_interrupted_anywhere_is_finished_or_was_never_begun
         assert_eq!((state.last_purged_log_id, state.last_log_id), (through, through), "{point}");
 
         follower.write(entries(2, 20..25), 24).await;
-        drop(follower);
+        follower.close();
         let follower = Replica::open(here.path(), Engine::RocksDb).expect("it opens again");
         assert_eq!(follower.store.bounds(GROUP).first, Offset(21), "{point}");
         assert_eq!(follower.store.bounds(GROUP).durable, Offset(25), "{point}");
@@ -162,7 +167,7 @@ async fn a_view_in_memory_that_is_older_than_its_snapshot_starts_from_that() {
     replica.write(entries(2, 0..20), 19).await;
     replica.snapshot().await;
     replica.write(entries(2, 20..30), 29).await;
-    drop(replica);
+    replica.close();
     let replica = Replica::open(dir.path(), Engine::Memory).expect("opened");
     assert_eq!(replica.applied(), Offset(20), "what is behind is applied when it is known to be committed");
     assert_eq!(replica.store.bounds(GROUP).durable, Offset(30), "and has not gone");
@@ -180,7 +185,7 @@ async fn a_snapshot_of_something_else_is_refused_and_leaves_no_trace() {
     assert!(refused.to_string().contains("of term 2, not of group 5 at"), "{refused}");
     assert_eq!(follower.dump(), before);
     assert_eq!(names(&here.path().join("snapshots")), Vec::<PathBuf>::new());
-    drop(follower);
+    follower.close();
     assert_eq!(Replica::open(here.path(), Engine::RocksDb).expect("opened").applied(), Offset(5));
 }
 

@@ -8,6 +8,7 @@ use odgm_log::{NodeId, Offset};
 use super::changing::{Members, Step};
 use super::scenarios::{ALL, Cluster, others, patiently};
 use crate::replicator::Replicator as _;
+use crate::transport::memory::Weather;
 
 const FOURTH: NodeId = NodeId(4);
 
@@ -186,6 +187,29 @@ async fn a_change_goes_on_wherever_a_leader_ended() {
     cluster.end(gone).await;
     expect(&cluster, &stay, last, "a", &steps.to_string()).await;
     cluster.expect_equal(last).await;
+}
+
+/// It knows the leader of the past, who names the one of now; the answers take longer than a leader's last ones would.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_left_behind_writes_through_whom_its_last_leader_names() {
+    let cluster = Cluster::start_forwarding(26).await;
+    let past = cluster.leader_of(&ALL).await;
+    let [now, left] = [others(past)[0], others(past)[1]];
+    cluster.network().isolate(left);
+    // As long as it does not look for a new leader, it knows the old one.
+    cluster.group(left).raft().runtime_config().elect(false);
+    let stay = [past, now];
+    change(&cluster, &stay, &voters(&stay)).await;
+    cluster.lead(&stay, now).await;
+    cluster.network().heal();
+    assert_eq!(cluster.group(left).leader(), Some(past), "nobody tells it more");
+    cluster.network().set_weather(Weather { delay: Duration::from_millis(100), ..Weather::default() });
+    let mut last = Offset::ZERO;
+    for n in 0..10 {
+        last = cluster.propose(left, "a", &n.to_string()).await.expect("acknowledged").offset;
+    }
+    cluster.network().set_weather(Weather::default());
+    expect(&cluster, &stay, last, "a", "9").await;
 }
 
 /// Without the fence the node that came back without its vote would let a member of the past lead again.

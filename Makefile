@@ -18,7 +18,7 @@ run: ## Start a node with a demo collection; its data is in ./data
 	@scripts/run
 
 .PHONY: cluster
-cluster: ## Start three nodes on this machine, and say how to kill one; their data is in ./data/cluster
+cluster: ## Start three nodes on this machine, and say how to kill one; their data is in ./data-cluster
 	@scripts/setup build
 	@scripts/cluster
 

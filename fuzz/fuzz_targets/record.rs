@@ -42,11 +42,11 @@ fn with_sum(rest: &[u8]) -> Bytes {
     bytes.into()
 }
 
-/// The first byte chooses the body's type, the rest is its payload.
+/// The first two bytes choose the body's type, by its number, and the version; the rest is its payload.
 fn payload(data: &[u8]) {
-    let Some((choice, bytes)) = data.split_first() else { return };
-    let body_type = BodyType::ALL[usize::from(*choice) % BodyType::ALL.len()];
-    let kind = Kind { body_type, body_version: body_type.version() };
+    let Some((&[number, version], bytes)) = data.split_first_chunk() else { return };
+    let body_type = BodyType::ALL[usize::from(number) % BodyType::ALL.len()];
+    let kind = Kind { body_type, body_version: 1 + version % body_type.version() };
     if let Ok(payload) = Payload::decode(kind, bytes) {
         same_again(&payload);
     }

@@ -12,6 +12,10 @@ use bytes::Bytes;
 
 use crate::ids::{GroupId, NodeId, Offset};
 
+pub mod calls;
+
+pub use self::calls::{Delivered, Discard, Invoke, Outcome, Redrive, TriggerSettled};
+
 /// A whole operation with the reason for it. Its encoding is a record's payload: the cause, then the body.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Payload {
@@ -32,6 +36,15 @@ pub struct Cause {
     pub parent: Option<Parent>,
     /// W3C trace context.
     pub traceparent: Option<String>,
+}
+
+impl Cause {
+    /// The depth of a call that is asked for because of this: a client's own is as deep as it says, and what a function calls
+    /// because of a record is one deeper than the function, as what a trigger calls is. So functions that call each
+    /// other without end come to the limit.
+    pub fn depth_of_call(&self) -> u32 {
+        self.depth.saturating_add(u32::from(self.parent.is_some()))
+    }
 }
 
 /// The place of a record in the whole grid.
@@ -57,7 +70,12 @@ pub enum BodyType {
     Merge = 3,
     /// [`SetValues`].
     SetValues = 4,
-    // 5 to 7 are reserved for Invoke, Outcome and TriggerSettled.
+    /// [`Invoke`].
+    Invoke = 5,
+    /// [`Outcome`].
+    Outcome = 6,
+    /// [`TriggerSettled`].
+    TriggerSettled = 7,
     /// [`CursorMoved`].
     CursorMoved = 8,
     /// [`Config`].
@@ -72,15 +90,24 @@ pub enum BodyType {
     Blank = 13,
     /// [`Membership`].
     Membership = 14,
+    /// [`Delivered`].
+    Delivered = 15,
+    /// [`Redrive`].
+    Redrive = 16,
+    /// [`Discard`].
+    Discard = 17,
 }
 
 impl BodyType {
     /// Every type this build can read, in order of number.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 17] = [
         Self::Set,
         Self::Delete,
         Self::Merge,
         Self::SetValues,
+        Self::Invoke,
+        Self::Outcome,
+        Self::TriggerSettled,
         Self::CursorMoved,
         Self::Config,
         Self::Semantics,
@@ -88,6 +115,9 @@ impl BodyType {
         Self::CollectTombstones,
         Self::Blank,
         Self::Membership,
+        Self::Delivered,
+        Self::Redrive,
+        Self::Discard,
     ];
 
     /// The number in the envelope.
@@ -100,9 +130,12 @@ impl BodyType {
         Self::ALL.into_iter().find(|kind| kind.number() == number)
     }
 
-    /// The version of the body's encoding that this build writes.
+    /// The version of the body's encoding that this build writes. It reads those before, too.
     pub const fn version(self) -> u8 {
-        1
+        match self {
+            Self::Config => 2,
+            _ => 1,
+        }
     }
 
     /// A short name for people: `set`, `set_values`, ...
@@ -119,6 +152,12 @@ impl BodyType {
             Self::CollectTombstones => "collect_tombstones",
             Self::Blank => "blank",
             Self::Membership => "membership",
+            Self::Invoke => "invoke",
+            Self::Outcome => "outcome",
+            Self::TriggerSettled => "trigger_settled",
+            Self::Delivered => "delivered",
+            Self::Redrive => "redrive",
+            Self::Discard => "discard",
         }
     }
 }
@@ -148,6 +187,18 @@ pub enum Body {
     Blank,
     /// Who replicates this partition from here on.
     Membership(Membership),
+    /// Call a function and keep its answer.
+    Invoke(Invoke),
+    /// A call has ended.
+    Outcome(Outcome),
+    /// What came of attempts at calls.
+    TriggerSettled(TriggerSettled),
+    /// Outcomes have arrived in other partitions.
+    Delivered(Delivered),
+    /// Dead letters are tried again.
+    Redrive(Redrive),
+    /// Dead letters are dropped.
+    Discard(Discard),
 }
 
 impl Body {
@@ -165,10 +216,16 @@ impl Body {
             Self::CollectTombstones(_) => BodyType::CollectTombstones,
             Self::Blank => BodyType::Blank,
             Self::Membership(_) => BodyType::Membership,
+            Self::Invoke(_) => BodyType::Invoke,
+            Self::Outcome(_) => BodyType::Outcome,
+            Self::TriggerSettled(_) => BodyType::TriggerSettled,
+            Self::Delivered(_) => BodyType::Delivered,
+            Self::Redrive(_) => BodyType::Redrive,
+            Self::Discard(_) => BodyType::Discard,
         }
     }
 
-    /// The object this operation is about; none for the partition's own records.
+    /// The object that this operation writes; none for the partition's own records and those of calls.
     pub fn object(&self) -> Option<&str> {
         match self {
             Self::Set(Set { object, .. })
@@ -181,7 +238,22 @@ impl Body {
             | Self::Trimmed(_)
             | Self::CollectTombstones(_)
             | Self::Blank
-            | Self::Membership(_) => None,
+            | Self::Membership(_)
+            | Self::Invoke(_)
+            | Self::Outcome(_)
+            | Self::TriggerSettled(_)
+            | Self::Delivered(_)
+            | Self::Redrive(_)
+            | Self::Discard(_) => None,
+        }
+    }
+
+    /// The id under which what this record did is in the history: the object's that it wrote, or that a call was made on;
+    /// empty for a call of the class. None for what is no event.
+    pub fn subject(&self) -> Option<&str> {
+        match self {
+            Self::Outcome(outcome) => Some(outcome.object.as_deref().unwrap_or_default()),
+            _ => self.object(),
         }
     }
 }
@@ -263,27 +335,34 @@ pub enum ValueKind {
 impl Encode for Value {
     fn encode<E: Encoder>(&self, encoder: &mut E) -> Result<(), BincodeEncodeError> {
         self.kind.encode(encoder)?;
-        self.data.as_ref().encode(encoder)
+        encode_bytes(&self.data, encoder)
     }
 }
 
 impl<Context> Decode<Context> for Value {
     fn decode<D: Decoder<Context = Context>>(decoder: &mut D) -> Result<Self, BincodeError> {
-        let kind = ValueKind::decode(decoder)?;
-        let length = u64::decode(decoder)?;
-        let length = usize::try_from(length).map_err(|_| BincodeError::OutsideUsizeRange(length))?;
-        decoder.claim_bytes_read(length)?;
-        // The length is not trusted with an allocation before the bytes are seen to be there.
-        if decoder.reader().peek_read(length).is_none() {
-            return Err(BincodeError::UnexpectedEnd { additional: length });
-        }
-        let mut data = vec![0; length];
-        decoder.reader().read(&mut data)?;
-        Ok(Self { kind, data: data.into() })
+        Ok(Self { kind: ValueKind::decode(decoder)?, data: decode_bytes(decoder)? })
     }
 }
 
 bincode::impl_borrow_decode!(Value);
+
+fn encode_bytes<E: Encoder>(bytes: &Bytes, encoder: &mut E) -> Result<(), BincodeEncodeError> {
+    bytes.as_ref().encode(encoder)
+}
+
+fn decode_bytes<Context, D: Decoder<Context = Context>>(decoder: &mut D) -> Result<Bytes, BincodeError> {
+    let length = u64::decode(decoder)?;
+    let length = usize::try_from(length).map_err(|_| BincodeError::OutsideUsizeRange(length))?;
+    decoder.claim_bytes_read(length)?;
+    // The length is not trusted with an allocation before the bytes are seen to be there.
+    if decoder.reader().peek_read(length).is_none() {
+        return Err(BincodeError::UnexpectedEnd { additional: length });
+    }
+    let mut bytes = vec![0; length];
+    decoder.reader().read(&mut bytes)?;
+    Ok(bytes.into())
+}
 
 /// What to call when something happens to an object.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
@@ -366,6 +445,44 @@ pub struct Config {
     pub dedup_max_bytes: u64,
     /// One time-index row is kept for each interval of this many milliseconds.
     pub time_index_interval_ms: u64,
+    /// Calls that may wait in the outbox; at that, writes that would add some are refused.
+    pub max_outbox_rows: u64,
+    /// The same for their bytes.
+    pub max_outbox_bytes: u64,
+    /// How long the result of an invocation is kept after its end, in milliseconds.
+    pub result_retention_ms: u64,
+    /// How many bytes of results are kept; beyond them the oldest go.
+    pub max_result_bytes: u64,
+}
+
+/// [`Config`] in its first version, for whoever reads what was written then: turn it into one.
+#[derive(Decode)]
+pub struct ConfigV1 {
+    events_enabled: bool,
+    max_trigger_depth: u32,
+    set_mode: SetMode,
+    max_crdt_bytes: u64,
+    dedup_window_ms: u64,
+    dedup_max_ids: u64,
+    dedup_max_bytes: u64,
+    time_index_interval_ms: u64,
+}
+
+impl From<ConfigV1> for Config {
+    fn from(first: ConfigV1) -> Self {
+        Self {
+            events_enabled: first.events_enabled,
+            max_trigger_depth: first.max_trigger_depth,
+            set_mode: first.set_mode,
+            max_crdt_bytes: first.max_crdt_bytes,
+            dedup_window_ms: first.dedup_window_ms,
+            dedup_max_ids: first.dedup_max_ids,
+            dedup_max_bytes: first.dedup_max_bytes,
+            time_index_interval_ms: first.time_index_interval_ms,
+            // What came with the second version.
+            ..Self::default()
+        }
+    }
 }
 
 impl Default for Config {
@@ -379,6 +496,10 @@ impl Default for Config {
             dedup_max_ids: 1_000_000,
             dedup_max_bytes: 256 << 20,
             time_index_interval_ms: 1_000,
+            max_outbox_rows: 10_000_000,
+            max_outbox_bytes: 4 << 30,
+            result_retention_ms: 24 * 60 * 60 * 1_000,
+            max_result_bytes: 1 << 30,
         }
     }
 }

@@ -3,7 +3,7 @@
 use bincode::{Decode, Encode};
 use bytes::Bytes;
 
-use crate::body::{Body, BodyType, Cause, Payload};
+use crate::body::{Body, BodyType, Cause, ConfigV1, Payload};
 use crate::ids::{NodeId, Offset, Term, Timestamp};
 
 /// No encoded payload is larger than this; proposers refuse earlier, by their own limits.
@@ -91,6 +91,12 @@ impl Payload {
             Body::CollectTombstones(body) => encode_into(body, &mut bytes),
             Body::Blank => Ok(()),
             Body::Membership(body) => encode_into(body, &mut bytes),
+            Body::Invoke(body) => encode_into(body, &mut bytes),
+            Body::Outcome(body) => encode_into(body, &mut bytes),
+            Body::TriggerSettled(body) => encode_into(body, &mut bytes),
+            Body::Delivered(body) => encode_into(body, &mut bytes),
+            Body::Redrive(body) => encode_into(body, &mut bytes),
+            Body::Discard(body) => encode_into(body, &mut bytes),
         });
         written.map_err(|error| PayloadError::Malformed { body_type, reason: error.to_string() })?;
         if bytes.len() > MAX_PAYLOAD_BYTES {
@@ -105,7 +111,7 @@ impl Payload {
     /// [`PayloadError::UnknownVersion`] for a body written by a newer build, [`PayloadError::Malformed`] otherwise.
     pub fn decode(kind: Kind, bytes: &[u8]) -> Result<Self, PayloadError> {
         let Kind { body_type, body_version } = kind;
-        if body_version != body_type.version() {
+        if body_version == 0 || body_version > body_type.version() {
             return Err(PayloadError::UnknownVersion {
                 body_type,
                 found: body_version,
@@ -122,12 +128,21 @@ impl Payload {
             BodyType::Merge => decode_all(rest).map(Body::Merge),
             BodyType::SetValues => decode_all(rest).map(Body::SetValues),
             BodyType::CursorMoved => decode_all(rest).map(Body::CursorMoved),
+            BodyType::Config if body_version == 1 => {
+                decode_all::<ConfigV1>(rest).map(|first| Body::Config(first.into()))
+            }
             BodyType::Config => decode_all(rest).map(Body::Config),
             BodyType::Semantics => decode_all(rest).map(Body::Semantics),
             BodyType::Trimmed => decode_all(rest).map(Body::Trimmed),
             BodyType::CollectTombstones => decode_all(rest).map(Body::CollectTombstones),
             BodyType::Blank => decode_all(rest).map(|()| Body::Blank),
             BodyType::Membership => decode_all(rest).map(Body::Membership),
+            BodyType::Invoke => decode_all(rest).map(Body::Invoke),
+            BodyType::Outcome => decode_all(rest).map(Body::Outcome),
+            BodyType::TriggerSettled => decode_all(rest).map(Body::TriggerSettled),
+            BodyType::Delivered => decode_all(rest).map(Body::Delivered),
+            BodyType::Redrive => decode_all(rest).map(Body::Redrive),
+            BodyType::Discard => decode_all(rest).map(Body::Discard),
         }
         .map_err(malformed)?;
         Ok(Self { cause, body })
@@ -150,6 +165,8 @@ impl Payload {
             Body::Set(body) => body.object.len() + entries(&body.entries),
             Body::Merge(body) => body.object.len() + entries(&body.entries),
             Body::SetValues(body) => body.object.len() + entries(&body.puts) + 24 * body.deletes.len(),
+            Body::Invoke(body) => body.payload.0.len() + 128,
+            Body::Outcome(body) => body.finished.payload.0.len() + 128,
             _ => 64,
         };
         64 + body

@@ -10,7 +10,7 @@ pub const CONSISTENCY: &str = "odgm-consistency";
 /// How many triggers lie between a client's write and this request; a decimal number, 0 without it.
 pub const DEPTH: &str = "odgm-depth";
 
-/// The record that caused this request.
+/// The record that caused this request: `group/origin/offset`, decimal.
 pub const CAUSE: &str = "odgm-cause";
 
 /// Sent with each call of a function: the same for every attempt of the same call.

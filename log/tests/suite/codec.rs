@@ -11,6 +11,8 @@ use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
 
+use crate::calls;
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 512, failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -47,8 +49,8 @@ proptest! {
 
     /// The payload decoder is behind a checksum, but a sum does not prove that a writer was right.
     #[test]
-    fn no_bytes_make_the_payload_decoder_panic(bytes in vec(any::<u8>(), 0..200), body_type in body_type()) {
-        let _ = Payload::decode(Kind { body_type, body_version: 1 }, &bytes);
+    fn no_bytes_make_the_payload_decoder_panic(bytes in vec(any::<u8>(), 0..200), body_type in body_type(), body_version in 1u8..3) {
+        let _ = Payload::decode(Kind { body_type, body_version }, &bytes);
     }
 
     #[test]
@@ -144,6 +146,11 @@ fn body() -> impl Strategy<Value = Body> {
             Body::CursorMoved(CursorMoved { name, position: position.map(Offset), allowed_lag })
         }),
         any::<u64>().prop_map(|below| Body::Trimmed(Trimmed { below: Offset(below) })),
+        calls::any_invoke().prop_map(Body::Invoke),
+        calls::any_outcome().prop_map(Body::Outcome),
+        calls::any_settled().prop_map(Body::TriggerSettled),
+        calls::any_delivered().prop_map(Body::Delivered),
+        calls::any_discard().prop_map(Body::Discard),
     ]
 }
 

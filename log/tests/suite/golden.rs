@@ -3,15 +3,17 @@
 use std::fmt::Write as _;
 
 use bytes::Bytes;
+use odgm_log::body::calls::Status;
 use odgm_log::body::{
     CollectTombstones, Config, CursorMoved, DataTrigger, Delete, FunctionTrigger, Membership, Merge, Parent,
     Semantics, Set, SetMode, SetValues, Target, Triggers, Trimmed, Value,
 };
 use odgm_log::envelope::{decode_stored, encode_stored};
 use odgm_log::{
-    Body, BodyType, Cause, GroupId, Hash, NodeId, Offset, Payload, Record, Term, Timestamp, chain,
+    Body, BodyType, Cause, GroupId, Hash, Kind, NodeId, Offset, Payload, Record, Term, Timestamp, chain,
 };
 
+use crate::calls;
 use crate::support::{self, GROUP, OTHER, append, records};
 
 #[test]
@@ -39,6 +41,42 @@ fn every_body_keeps_its_bytes() {
         writeln!(text, "chain {}\n", chain::link(Hash::ZERO, &record)).unwrap();
     }
     insta::assert_snapshot!(text);
+}
+
+/// The numbers of sources and statuses are part of the bytes.
+#[test]
+fn every_way_in_which_a_call_ends_keeps_its_bytes() {
+    let mut text = String::new();
+    for (source, status) in calls::sources().into_iter().zip(calls::STATUSES) {
+        let payload =
+            Payload { cause: Cause::default(), body: Body::Outcome(calls::outcome(source.clone(), status)) };
+        let (kind, bytes) = payload.encode().unwrap();
+        assert_eq!(Payload::decode(kind, &bytes).unwrap(), payload);
+        writeln!(text, "{source:?} {}\n{}\n", status.name(), hex(&bytes)).unwrap();
+    }
+    insta::assert_snapshot!(text);
+}
+
+/// What the first version of `Config` wrote, as it stands in logs.
+const CONFIG_V1: &str = "
+    0000000000000005f4c94b3c4f47010100090000006500060a24181e40000000
+    0000000000035699895c0109726571756573742d3102010904fb2c0101373030
+    2d30616637363531393136636434336464383434386562323131633830333139
+    632d623761643662373136393230333333312d3031010a01fc00001000fc005c
+    2605fc40420f00fc00000010fbe803";
+
+#[test]
+fn rules_from_before_there_were_calls_are_still_read() {
+    let hex: String = CONFIG_V1.split_whitespace().collect();
+    let bytes: Vec<u8> = hex
+        .as_bytes()
+        .chunks(2)
+        .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap())
+        .collect();
+    let record = decode_stored(GROUP, Offset(0x0102_0304), &bytes.into()).unwrap();
+    assert_eq!(record.kind, Kind { body_type: BodyType::Config, body_version: 1 });
+    let rules = Config { set_mode: SetMode::Upsert, ..Config::default() };
+    assert_eq!(record.decode().unwrap(), Payload { cause: cause(), body: Body::Config(rules) });
 }
 
 #[test]
@@ -119,6 +157,9 @@ fn bodies() -> Vec<Body> {
             deletes: vec!["c".to_owned(), "d".to_owned()],
             expected_version: Some(70_000),
         }),
+        Body::Invoke(calls::invoke()),
+        Body::Outcome(calls::outcome(calls::sources()[1].clone(), Status::InvalidRequest)),
+        Body::TriggerSettled(calls::settled()),
         Body::CursorMoved(CursorMoved {
             name: "reader".to_owned(),
             position: Some(Offset(1_000)),
@@ -133,6 +174,9 @@ fn bodies() -> Vec<Body> {
             voters: vec![vec![NodeId(1), NodeId(2), NodeId(3)], vec![NodeId(2), NodeId(3), NodeId(400)]],
             nodes: [1, 2, 3, 5, 400].map(NodeId).to_vec(),
         }),
+        Body::Delivered(calls::delivered()),
+        Body::Redrive(calls::redrive()),
+        Body::Discard(calls::discard()),
     ]
 }
 

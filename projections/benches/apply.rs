@@ -7,7 +7,10 @@
 
 use std::time::{Duration, Instant};
 
-use odgm_log::body::{Body, Cause, Merge, Payload, SetValues, Value};
+use odgm_log::body::calls::{Attempt, Finished, Outcome, RowKey, Source};
+use odgm_log::body::{
+    Body, Cause, DataTrigger, Merge, Payload, Semantics, SetValues, Target, Triggers, Value,
+};
 use odgm_log::{GroupId, Hash, NodeId, Offset, Record, Term, Timestamp};
 use odgm_projections::storage::{Engine, Resources};
 use odgm_projections::{Committed, RecordSource, SourceError, View, ViewOptions};
@@ -30,7 +33,30 @@ fn main() {
         let hot: Vec<u64> = (0..objects).map(|_| writer.random() % 5_000).collect();
         measure(engine, &view, "SetValue of 256 B, 5,000 objects at random", &mut writer, &hot);
         catch_up(engine, objects);
+        with_triggers(engine, objects);
     }
+}
+
+/// The same writes to objects without and with a trigger, and the outcomes of the calls.
+fn with_triggers(engine: Engine, records: u64) {
+    let dir = tempfile::tempdir().unwrap();
+    let view = open(engine, dir.path());
+    let mut writer = Writer { next: 1, chain: Hash::ZERO, random: 3 };
+    view.apply(&[writer.record(Body::Semantics(Semantics { version: 2 }))]).unwrap();
+    let objects: Vec<u64> = (0..records).map(|_| writer.random() % 5_000).collect();
+    measure(engine, &view, "SetValue of 256 B, 5,000 objects without triggers", &mut writer, &objects);
+    for object in 0..5_000 {
+        view.apply(&[writer.attach(object)]).unwrap();
+    }
+    let first = writer.next;
+    measure(engine, &view, "SetValue of 256 B, 5,000 objects with a trigger", &mut writer, &objects);
+    let calls: Vec<Committed> = (0..records).map(|n| writer.outcome(first + n)).collect();
+    let started = Watch::start();
+    for batch in calls.chunks(BATCH) {
+        view.apply(batch).unwrap();
+    }
+    report(engine, "Outcome of such a call", &started, calls.len());
+    assert_eq!(view.header().calls.outbox_rows, 0, "all calls have ended");
 }
 
 fn measure(engine: Engine, view: &View, what: &str, writer: &mut Writer, objects: &[u64]) {
@@ -112,13 +138,34 @@ impl Writer {
         self.record(Body::Merge(Merge { object, entries: entries.into(), triggers: None }))
     }
 
+    fn attach(&mut self, object: u64) -> Committed {
+        let target = Target { class: "jobs".into(), function: "count".into(), ..Target::default() };
+        let (on_create, on_update) = (vec![target.clone()], vec![target]);
+        let trigger = DataTrigger { on_create, on_update, ..DataTrigger::default() };
+        let triggers = Triggers { data: vec![("value".into(), trigger)], ..Triggers::default() };
+        let object = format!("object-{object}");
+        self.record(Body::Merge(Merge { object, entries: Vec::new(), triggers: Some(triggers) }))
+    }
+
+    /// Of the only call that a record asked for.
+    fn outcome(&mut self, caused_by: u64) -> Committed {
+        let row = RowKey { due: stamp(caused_by), offset: Offset(caused_by), index: 0 };
+        self.record(Body::Outcome(Outcome {
+            source: Source::Outbox(Attempt { row, generation: 0, attempt: 0 }),
+            invocation: String::new(),
+            object: None,
+            function: "count".into(),
+            finished: Finished::default(),
+        }))
+    }
+
     fn record(&mut self, body: Body) -> Committed {
         let payload = Payload { cause: Cause::default(), body };
         let (kind, bytes) = payload.encode().unwrap();
         let record = Record {
             offset: Offset(self.next),
             term: Term(0),
-            stamp: Timestamp(1_700_000_000_000_000 + 20 * self.next),
+            stamp: stamp(self.next),
             origin: NodeId(1),
             kind,
             payload: bytes,
@@ -136,6 +183,10 @@ impl Writer {
         self.random ^= self.random << 17;
         self.random
     }
+}
+
+fn stamp(offset: u64) -> Timestamp {
+    Timestamp(1_700_000_000_000_000 + 20 * offset)
 }
 
 struct Log<'a>(&'a [Record]);

@@ -1,5 +1,6 @@
 //! The one classification of what a record changed: kept in history, sent to subscribers, matched by triggers.
 
+use bincode::{Decode, Encode};
 use odgm_log::{BodyType, Offset, Timestamp};
 
 /// What one record changed.
@@ -9,7 +10,7 @@ pub struct Change {
     pub offset: Offset,
     /// The record's time.
     pub time: Timestamp,
-    /// The object; empty for one of the partition's own records.
+    /// The object; empty for one of the partition's own records, and for a function of the class.
     pub object: String,
     /// What happened to the object.
     pub kind: ChangeKind,
@@ -34,10 +35,14 @@ pub enum ChangeKind {
     Updated,
     /// It exists no more.
     Deleted,
+    /// A function that was called on it has completed; or one of the class, if no object is named.
+    Completed,
+    /// Such a function has failed.
+    Failed,
 }
 
 /// What happened to an entry.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Encode, Decode)]
 pub enum Action {
     /// It did not exist before.
     Created,
@@ -48,13 +53,20 @@ pub enum Action {
 }
 
 impl ChangeKind {
-    /// `created`, `updated` or `deleted`.
+    /// `created`, `updated`, `deleted`, `completed` or `failed`.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Created => "created",
             Self::Updated => "updated",
             Self::Deleted => "deleted",
+            Self::Completed => "completed",
+            Self::Failed => "failed",
         }
+    }
+
+    /// Whether it tells of a function, and the object is as it was.
+    pub const fn is_of_function(self) -> bool {
+        matches!(self, Self::Completed | Self::Failed)
     }
 }
 

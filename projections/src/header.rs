@@ -1,15 +1,23 @@
 //! The one row that says where a view is.
 
 use bincode::{Decode, Encode};
-use odgm_log::body::Config;
+use odgm_log::body::{Config, ConfigV1};
 use odgm_log::{GroupId, Hash, Offset, Term, Timestamp};
 
-/// The layout of a view's rows. A view of another format is refused.
-pub const FORMAT: u8 = 1;
+use crate::calls::Calls;
+
+/// The layout of a view's rows that this build writes. It reads those before, too; a view of a later one is refused.
+pub const FORMAT: u8 = 2;
+
+/// The layout before calls were in views.
+const FORMAT_1: u8 = 1;
 
 /// The newest rules of apply that this build knows. Rules are only ever added, so that an old log always gives
 /// the view that it gave when it was written.
-pub const SEMANTICS: u32 = 1;
+pub const SEMANTICS: u32 = 2;
+
+/// From these rules on records ask for calls, and those about calls take effect.
+pub(crate) const SEMANTICS_OF_CALLS: u32 = 2;
 
 /// Where a view is: everything that applying the next record needs besides the tables. It is written in the
 /// same batch as the rows, and is a function of the records alone.
@@ -46,6 +54,8 @@ pub struct Header {
     pub requests: RequestWindow,
     /// The newest row of the time index.
     pub time_indexed: Option<(Timestamp, Offset)>,
+    /// Calls that wait, and what is known of others.
+    pub calls: Calls,
 }
 
 /// The extent of the remembered request ids.
@@ -87,6 +97,7 @@ impl Header {
             version_floor: 0,
             requests: RequestWindow::default(),
             time_indexed: None,
+            calls: Calls::default(),
         }
     }
 
@@ -100,14 +111,67 @@ impl Header {
 
     pub(crate) fn decode(row: &[u8]) -> Result<Self, HeaderError> {
         let (&format, rest) = row.split_first().ok_or_else(|| HeaderError::Damaged("it is empty".into()))?;
-        if format != FORMAT {
-            return Err(HeaderError::Format(format));
+        match format {
+            FORMAT => decode_all(rest),
+            FORMAT_1 => decode_all::<HeaderV1>(rest).map(Self::from),
+            _ => Err(HeaderError::Format(format)),
         }
-        let (header, used) = bincode::decode_from_slice(rest, bincode::config::standard())
-            .map_err(|error| HeaderError::Damaged(error.to_string()))?;
-        if used != rest.len() {
-            return Err(HeaderError::Damaged(format!("{} bytes are left over", rest.len() - used)));
+    }
+
+    /// Whether calls are part of this partition's rules.
+    pub(crate) fn has_calls(&self) -> bool {
+        self.semantics >= SEMANTICS_OF_CALLS
+    }
+}
+
+fn decode_all<T: Decode<()>>(bytes: &[u8]) -> Result<T, HeaderError> {
+    let (header, used) = bincode::decode_from_slice(bytes, bincode::config::standard())
+        .map_err(|error| HeaderError::Damaged(error.to_string()))?;
+    if used != bytes.len() {
+        return Err(HeaderError::Damaged(format!("{} bytes are left over", bytes.len() - used)));
+    }
+    Ok(header)
+}
+
+/// [`Header`] as format 1 had it.
+#[derive(Decode)]
+struct HeaderV1 {
+    group: GroupId,
+    applied: Offset,
+    term: Term,
+    time: Timestamp,
+    chain: Hash,
+    state: Hash,
+    semantics: u32,
+    config: ConfigV1,
+    objects: u64,
+    entries: u64,
+    tombstones: u64,
+    floor: Offset,
+    version_floor: u64,
+    requests: RequestWindow,
+    time_indexed: Option<(Timestamp, Offset)>,
+}
+
+impl From<HeaderV1> for Header {
+    fn from(first: HeaderV1) -> Self {
+        Self {
+            group: first.group,
+            applied: first.applied,
+            term: first.term,
+            time: first.time,
+            chain: first.chain,
+            state: first.state,
+            semantics: first.semantics,
+            config: first.config.into(),
+            objects: first.objects,
+            entries: first.entries,
+            tombstones: first.tombstones,
+            floor: first.floor,
+            version_floor: first.version_floor,
+            requests: first.requests,
+            time_indexed: first.time_indexed,
+            calls: Calls::default(),
         }
-        Ok(header)
     }
 }

@@ -7,6 +7,7 @@ pub mod keys;
 pub mod limits;
 pub mod storage;
 
+mod calls;
 mod change;
 mod core;
 mod error;
@@ -18,6 +19,10 @@ mod source;
 mod varint;
 mod view;
 
+pub use calls::{
+    Calls, DeadLetter, DeliveryRow, Invocation, InvocationState, Letter, OutboxRow, Queued, Subject,
+    delivery_key,
+};
 pub use change::{Action, Change, ChangeKind};
 pub use error::{ApplyError, Error, OpenError};
 pub use header::{FORMAT, Header, RequestWindow, SEMANTICS};

@@ -10,6 +10,22 @@ pub(crate) const MAX_REQUESTS_EVICTED: usize = 8;
 /// Rule: what a remembered request id is counted as besides twice its length (it is in two rows), in bytes.
 pub(crate) const REQUEST_BYTES: u64 = 96;
 
+/// Rule: each record forgets at most so many results of invocations.
+pub(crate) const MAX_RESULTS_FORGOTTEN: usize = 8;
+
+/// Rule: each outcome that comes from another partition removes at most so many keys of earlier ones.
+pub(crate) const MAX_DELIVERED_FORGOTTEN: usize = 64;
+
+/// Rule: they are removed when their source's floor has risen by so many of its records, since looking for them costs more
+/// than removing one.
+pub(crate) const DELIVERED_STEP: u64 = 64;
+
+/// Rule: what the key of a call in the outbox is counted as.
+pub(crate) const OUTBOX_KEY_BYTES: u64 = 21;
+
+/// Rule: what the key of a dead letter is counted as.
+pub(crate) const PLACE_KEY_BYTES: u64 = 13;
+
 /// Rule: a time-index row is written at least once for so many records, so that finding the offset of a time
 /// reads at most that many.
 pub(crate) const TIME_INDEX_RECORDS: u64 = 1_024;

@@ -1,5 +1,6 @@
 //! What reads of a view answer.
 
+use bincode::{Decode, Encode};
 use odgm_log::body::{Membership, Triggers, Value};
 use odgm_log::{Offset, Term, Timestamp};
 
@@ -23,7 +24,7 @@ pub struct Object {
 }
 
 /// A record's place and time.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
 pub struct Moment {
     /// The record.
     pub offset: Offset,

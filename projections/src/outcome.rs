@@ -2,6 +2,7 @@
 
 use odgm_log::{Hash, Kind, Offset, Payload, Record, Timestamp, chain};
 
+use crate::calls::Queued;
 use crate::change::Change;
 
 /// A record that is committed and may be applied, with its payload read.
@@ -35,6 +36,8 @@ pub struct Applied {
     /// What changed, the one classification that events, triggers and history read; none for a record that is
     /// no event.
     pub change: Option<Change>,
+    /// What it put into the outbox, or has to be delivered, and may be dispatched at once.
+    pub queued: Vec<Queued>,
 }
 
 /// The answer to an operation. Equal for equal logs, so that a repeated request gets the same one.
@@ -71,8 +74,10 @@ pub enum Outcome {
         /// Where the id was used first.
         offset: Offset,
     },
-    /// One of the partition's own records took effect.
+    /// One of the partition's own records, or one about calls, took effect.
     Noted,
+    /// The outcome of a call is known already, or nobody waits for it any more; nothing was changed.
+    Stale,
 }
 
 /// Why an operation cannot be done.
@@ -85,6 +90,27 @@ pub enum Rejection {
         key: String,
         /// What is wrong, and with which side of the merge.
         reason: String,
+    },
+    /// The calls that it asks for have no room in the outbox.
+    #[error(
+        "the partition has {rows} calls of {bytes} bytes in its outbox, its limit: wait until they are settled, or see \
+         why they are not (odgm calls)"
+    )]
+    OutboxFull {
+        /// How many there are.
+        rows: u64,
+        /// Their bytes.
+        bytes: u64,
+    },
+    /// An invocation of this id asked for something else.
+    #[error(
+        "invocation id {invocation:?} was used at offset {offset} for another call: expected a new id for a new call"
+    )]
+    InvocationIdReused {
+        /// The id.
+        invocation: String,
+        /// Where it was used.
+        offset: Offset,
     },
     /// The merged document would be larger than the partition allows.
     #[error("the merged document of entry {key:?} would have {bytes} bytes; this collection allows {limit}")]

@@ -1,5 +1,7 @@
 //! The values of a view's rows. They are read with [`crate::Error::Damaged`] in mind: never a panic, never a guess.
 
+pub(crate) mod calls;
+
 use bytes::Bytes;
 use odgm_log::body::{Membership, Triggers, Value, ValueKind};
 use odgm_log::{BodyType, NodeId, Offset, Term, Timestamp};
@@ -127,6 +129,8 @@ impl TombstoneRow {
 const KIND: u8 = 0b0000_0011;
 const TRIGGERS_CHANGED: u8 = 0b0000_0100;
 const REPLACED: u8 = 0b0000_1000;
+/// Of a change of a function, which is kind 3.
+const FAILED: u8 = 0b0001_0000;
 
 /// Writes a history row: flags, operation, time, version, then for each touched entry its key's length and the
 /// action in one number, and the key. Object and offset are in the row's key.
@@ -135,6 +139,8 @@ pub(crate) fn write_change(change: &Change, out: &mut Vec<u8>) {
         ChangeKind::Created => 0,
         ChangeKind::Updated => 1,
         ChangeKind::Deleted => 2,
+        ChangeKind::Completed => 3,
+        ChangeKind::Failed => 3 | FAILED,
     };
     flags |= if change.triggers_changed { TRIGGERS_CHANGED } else { 0 };
     flags |= if change.replaced { REPLACED } else { 0 };
@@ -161,7 +167,8 @@ pub(crate) fn read_change(object: &str, offset: Offset, row: &[u8]) -> Result<Ch
             0 => ChangeKind::Created,
             1 => ChangeKind::Updated,
             2 => ChangeKind::Deleted,
-            _ => return None,
+            _ if flags & FAILED == 0 => ChangeKind::Completed,
+            _ => ChangeKind::Failed,
         };
         let operation = BodyType::from_number(u16::try_from(input.number()?).ok()?)?;
         let time = Timestamp(input.number()?);
@@ -292,6 +299,17 @@ fn write_outcome(outcome: &Outcome, out: &mut Vec<u8>) {
             put(*limit, out);
         }
         Outcome::Noted | Outcome::Duplicate { .. } | Outcome::RequestIdReused { .. } => out.push(5),
+        Outcome::Rejected(Rejection::OutboxFull { rows, bytes }) => {
+            out.push(6);
+            put(*rows, out);
+            put(*bytes, out);
+        }
+        Outcome::Rejected(Rejection::InvocationIdReused { invocation, offset }) => {
+            out.push(7);
+            put_text(invocation, out);
+            put(offset.get(), out);
+        }
+        Outcome::Stale => out.push(8),
     }
 }
 
@@ -310,6 +328,12 @@ fn read_outcome(input: &mut Input<'_>) -> Option<Outcome> {
             limit: input.number()?,
         }),
         5 => Outcome::Noted,
+        6 => Outcome::Rejected(Rejection::OutboxFull { rows: input.number()?, bytes: input.number()? }),
+        7 => Outcome::Rejected(Rejection::InvocationIdReused {
+            invocation: input.text()?.to_owned(),
+            offset: Offset(input.number()?),
+        }),
+        8 => Outcome::Stale,
         _ => return None,
     })
 }

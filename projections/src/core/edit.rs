@@ -3,16 +3,19 @@
 use odgm_log::BodyType;
 use odgm_log::body::{Delete, Merge, Set, SetMode, SetValues, Triggers, Value};
 
+use crate::calls::OutboxRow;
 use crate::change::{Action, Change, ChangeKind};
 use crate::core::changes::{Changes, Written};
 use crate::core::crdt;
 use crate::core::graves::Graves;
 use crate::core::objects::{EntryState, Slot};
+use crate::core::outbox::{full, has_room, too_deep, weight_of};
+use crate::core::triggers::Asking;
 use crate::error::Error;
 use crate::header::Header;
 use crate::keys::Key;
 use crate::object::Moment;
-use crate::outcome::Outcome;
+use crate::outcome::{Outcome, Rejection};
 use crate::rows::{EntryRow, ObjectRow, TombstoneRow, write_change};
 use crate::storage::Reader;
 
@@ -26,6 +29,10 @@ pub(super) struct Edit<'a> {
     pub(super) id: &'a str,
     pub(super) moment: Moment,
     pub(super) operation: BodyType,
+    /// None where no calls are asked for, whatever the triggers.
+    pub(super) asking: Option<Asking<'a>>,
+    /// The calls that the operation asks for.
+    pub(super) asked: Vec<OutboxRow>,
 }
 
 /// What an operation did: the answer, and what changed if anything did.
@@ -52,6 +59,9 @@ impl Edit<'_> {
             self.load_entries(&set.entries)?;
         }
         let version = self.next_version();
+        if let Some(full) = self.refusal(set.triggers.as_ref(), version, &set.entries, &removed) {
+            return Ok((Outcome::Rejected(full), None));
+        }
         let mut keys = Vec::with_capacity(set.entries.len() + removed.len());
         for (key, value) in &set.entries {
             keys.push((key.clone(), self.put(key, value, version)));
@@ -75,6 +85,9 @@ impl Edit<'_> {
             }
         }
         let version = self.next_version();
+        if let Some(full) = self.refusal::<&str>(merge.triggers.as_ref(), version, &merge.entries, &[]) {
+            return Ok((Outcome::Rejected(full), None));
+        }
         let mut keys = Vec::with_capacity(merged.len());
         for ((key, _), value) in merge.entries.iter().zip(&merged) {
             keys.push((key.clone(), self.put(key, value, version)));
@@ -93,6 +106,9 @@ impl Edit<'_> {
         self.load_entries(&body.puts)?;
         self.slot.load_keys(self.rows, self.id, body.deletes.iter().map(String::as_str))?;
         let version = self.next_version();
+        if let Some(full) = self.refusal(None, version, &body.puts, &body.deletes) {
+            return Ok((Outcome::Rejected(full), None));
+        }
         let mut keys = Vec::with_capacity(body.puts.len() + body.deletes.len());
         for (key, value) in &body.puts {
             keys.push((key.clone(), self.put(key, value, version)));
@@ -116,11 +132,15 @@ impl Edit<'_> {
         self.slot.load_all(self.rows, self.id)?;
         let version = self.next_version();
         let keys = self.slot.keys();
+        if let Some(full) = self.refusal(None, version, &[], &keys) {
+            return Ok((Outcome::Rejected(full), None));
+        }
         for key in &keys {
             self.remove(key);
         }
         let keys = keys.into_iter().map(|key| (key.into_string(), Action::Deleted)).collect();
         let change = self.change(ChangeKind::Deleted, version, Touched::sorted(keys, false, true));
+        self.ask(&change);
         self.changes.delete(Key::Object(self.id), &mut self.slot.written);
         let tombstone = TombstoneRow { version, deleted: self.moment.offset };
         self.graves.dig(self.changes, self.id, tombstone);
@@ -172,7 +192,48 @@ impl Edit<'_> {
         if let Some(object) = &self.slot.object {
             self.changes.put(Key::Object(self.id), &mut self.slot.written, |out| object.write(out));
         }
+        self.ask(&change);
         (Outcome::Changed { version }, Some(change))
+    }
+
+    /// Matches the change against the triggers that the object has now.
+    fn ask(&mut self, change: &Change) {
+        let triggers = self.slot.object.as_ref().and_then(|object| object.triggers.as_deref());
+        if let (Some(asking), Some(triggers)) = (self.asking, triggers) {
+            self.asked = asking.of_data(triggers, self.id, change.version, &change.keys);
+        }
+    }
+
+    /// Why nothing may be changed: the calls that this would ask for have no room. Only near the limit it is found out
+    /// which those are.
+    fn refusal<K: AsRef<str>>(
+        &self,
+        given: Option<&Triggers>,
+        version: u64,
+        puts: &[(String, Value)],
+        removed: &[K],
+    ) -> Option<Rejection> {
+        let asking = self.asking?;
+        let kept = || self.slot.object.as_ref().and_then(|object| object.triggers.as_deref());
+        let triggers = given.or_else(kept)?;
+        let (rows, bytes) = asking.at_most(triggers, self.id);
+        if has_room(self.header, rows, bytes) || too_deep(self.header, asking.depth()).is_some() {
+            return None;
+        }
+        let rows = asking.of_data(triggers, self.id, version, &self.foresee(puts, removed));
+        let is_refused = !rows.is_empty() && !has_room(self.header, rows.len() as u64, weight_of(&rows));
+        is_refused.then(|| full(self.header))
+    }
+
+    /// What would happen to which entries.
+    fn foresee<K: AsRef<str>>(&self, puts: &[(String, Value)], removed: &[K]) -> Vec<(String, Action)> {
+        let exists = |key: &str| self.slot.entries.get(key).is_some_and(|entry| entry.kind.is_some());
+        let put = puts
+            .iter()
+            .map(|(key, _)| (key.clone(), if exists(key) { Action::Updated } else { Action::Created }));
+        let gone = removed.iter().map(AsRef::as_ref).filter(|key| exists(key) && !contains(puts, key));
+        let keys = put.chain(gone.map(|key| (key.to_owned(), Action::Deleted))).collect();
+        Touched::sorted(keys, false, false).keys
     }
 
     /// Counts a new object, and forgets that there was one of this name before.

@@ -4,29 +4,38 @@
 //! header and the rows that it is given, and nothing else: no clock, no random number, no environment. Within a
 //! batch it reads through what the batch changed, so batches of any size give the same rows and the same hash.
 
+mod calls;
 mod changes;
 mod crdt;
 mod edit;
 mod graves;
+mod invocations;
+mod letters;
 mod objects;
+mod outbox;
+mod outcomes;
+mod overlay;
 mod partition;
 mod requests;
+mod triggers;
 
 use odgm_log::body::Body;
-use odgm_log::{Cause, Offset, Record};
+use odgm_log::{Cause, Offset};
 
 use self::changes::{Changes, Written};
 use self::edit::Edit;
 use self::graves::Graves;
 use self::objects::Objects;
+use self::overlay::Overlay;
 use self::requests::{Known, Requests};
+use crate::calls::Queued;
 use crate::change::Change;
 use crate::error::{ApplyError, Error};
 use crate::header::Header;
 use crate::keys::Key;
 use crate::limits::TIME_INDEX_RECORDS;
 use crate::object::Moment;
-use crate::outcome::{Applied, Committed, Outcome};
+use crate::outcome::{Applied, Committed, Outcome, Rejection};
 use crate::storage::{Batch, Reader, Share};
 
 /// The state machine of one view.
@@ -36,7 +45,14 @@ pub(crate) struct Core {
     objects: Objects,
     graves: Graves,
     requests: Requests,
+    /// Rows about calls.
+    calls: Overlay,
+    /// What the current record queued.
+    queued: Vec<Queued>,
 }
+
+/// What an operation did: the answer, and what changed if anything did.
+type Done = (Outcome, Option<Change>);
 
 impl Core {
     /// Continues where `header` says, keeping what it reads of objects as far as `cache` allows.
@@ -47,6 +63,8 @@ impl Core {
             objects: Objects::new(cache),
             graves: Graves::default(),
             requests: Requests::default(),
+            calls: Overlay::default(),
+            queued: Vec::new(),
         }
     }
 
@@ -67,14 +85,15 @@ impl Core {
         let moment = Moment { offset: record.offset, time: self.header.time.max(record.stamp) };
         self.header.term = record.term;
         let (outcome, change) = self
-            .request(rows, moment, committed)
+            .apply_next(rows, moment, committed)
             .map_err(|source| ApplyError::Read { offset: record.offset, source })?;
         self.index_time(moment);
         self.header.applied = record.offset;
         self.header.time = moment.time;
         self.header.chain = committed.chain;
         self.header.state = self.changes.seal(self.header.state);
-        Ok(Applied { offset: record.offset, time: moment.time, outcome, change })
+        let queued = std::mem::take(&mut self.queued);
+        Ok(Applied { offset: record.offset, time: moment.time, outcome, change, queued })
     }
 
     /// Ends the batch: what is to be written, header included.
@@ -82,6 +101,7 @@ impl Core {
         self.objects.finish();
         self.graves.finish();
         self.requests.finish();
+        self.calls.finish();
         let rows = self.changes.finish();
         let mut batch = Batch::with_capacity(rows.len() + 1);
         for (key, value) in rows {
@@ -101,15 +121,25 @@ impl Core {
         self.objects.clear();
         self.graves.finish();
         self.requests = Requests::default();
+        self.calls.finish();
+        self.queued.clear();
     }
 
-    /// Applies the operation once, whatever number of times it was requested.
-    fn request(
+    fn apply_next(
         &mut self,
         rows: &dyn Reader,
         moment: Moment,
         committed: &Committed,
-    ) -> Result<(Outcome, Option<Change>), Error> {
+    ) -> Result<Done, Error> {
+        let done = self.request(rows, moment, committed)?;
+        if self.header.has_calls() {
+            self.end_with_calls(rows, moment, committed, &done)?;
+        }
+        Ok(done)
+    }
+
+    /// Applies the operation once, whatever number of times it was requested.
+    fn request(&mut self, rows: &dyn Reader, moment: Moment, committed: &Committed) -> Result<Done, Error> {
         let Committed { record, payload, .. } = committed;
         let done = match &payload.cause {
             Cause { request_id: Some(id), .. } => {
@@ -122,35 +152,36 @@ impl Core {
                     }
                     Some(known) => (Outcome::RequestIdReused { offset: known.offset }, None),
                     None => {
-                        let done = self.operate(rows, moment, record, &payload.body)?;
-                        let known = Known {
-                            offset: moment.offset,
-                            time: moment.time,
-                            fingerprint,
-                            outcome: done.0.clone(),
-                        };
-                        self.requests.remember(&mut self.header, &mut self.changes, id, known);
+                        let done = self.operate(rows, moment, committed)?;
+                        if is_final(&done.0) {
+                            let known = Known {
+                                offset: moment.offset,
+                                time: moment.time,
+                                fingerprint,
+                                outcome: done.0.clone(),
+                            };
+                            self.requests.remember(&mut self.header, &mut self.changes, id, known);
+                        }
                         done
                     }
                 }
             }
-            _ => self.operate(rows, moment, record, &payload.body)?,
+            _ => self.operate(rows, moment, committed)?,
         };
         self.requests.evict(rows, &mut self.header, &mut self.changes, moment.time)?;
         Ok(done)
     }
 
-    fn operate(
-        &mut self,
-        rows: &dyn Reader,
-        moment: Moment,
-        record: &Record,
-        body: &Body,
-    ) -> Result<(Outcome, Option<Change>), Error> {
-        let Some(id) = body.object() else {
-            self.note(rows, moment, body)?;
+    fn operate(&mut self, rows: &dyn Reader, moment: Moment, committed: &Committed) -> Result<Done, Error> {
+        let Committed { record, payload, .. } = committed;
+        let Some(id) = payload.body.object() else {
+            if calls::is_about(&payload.body) {
+                return self.call(rows, moment, committed);
+            }
+            self.note(rows, moment, &payload.body)?;
             return Ok((Outcome::Noted, None));
         };
+        let asking = self.asking(moment, committed);
         let slot = self.objects.load(rows, id, self.header.tombstones > 0)?;
         let known = slot.entries.len();
         let mut edit = Edit {
@@ -162,16 +193,22 @@ impl Core {
             id,
             moment,
             operation: record.kind.body_type,
+            asking,
+            asked: Vec::new(),
         };
-        let done = match body {
+        let done = match &payload.body {
             Body::Set(body) => edit.set(body),
             Body::Delete(body) => edit.delete(body),
             Body::Merge(body) => edit.merge(body),
             Body::SetValues(body) => edit.set_values(body),
             _ => Ok((Outcome::Noted, None)),
         }?;
+        let asked = std::mem::take(&mut edit.asked);
         let grown = edit.slot.entries.len().saturating_sub(known);
         self.objects.grew(grown);
+        if !asked.is_empty() {
+            self.calling(rows, moment, committed).ask(asked);
+        }
         Ok(done)
     }
 
@@ -187,4 +224,10 @@ impl Core {
             self.header.time_indexed = Some((moment.time, moment.offset));
         }
     }
+}
+
+/// Whether a request that was answered so gets the same answer again. Without that it may be tried another time: there may
+/// be room then, and an invocation that is known answers by itself.
+fn is_final(outcome: &Outcome) -> bool {
+    !matches!(outcome, Outcome::Rejected(Rejection::OutboxFull { .. }) | Outcome::Duplicate { .. })
 }

@@ -41,9 +41,8 @@ impl Core {
             }
             Body::Trimmed(trimmed) => self.trim(moment, *trimmed),
             Body::CollectTombstones(collect) => self.collect(rows, *collect)?,
-            Body::Blank | Body::Set(_) | Body::Delete(_) | Body::Merge(_) | Body::SetValues(_) => {
-                return Ok(());
-            }
+            // What changes nothing, or is no record of the partition's own.
+            _ => return Ok(()),
         }
         self.write_own_history(moment, body.body_type());
         Ok(())
@@ -86,7 +85,7 @@ impl Core {
     }
 
     /// The partition's own records have their history under the empty id.
-    fn write_own_history(&mut self, moment: Moment, operation: BodyType) {
+    pub(super) fn write_own_history(&mut self, moment: Moment, operation: BodyType) {
         let change = Change {
             offset: moment.offset,
             time: moment.time,

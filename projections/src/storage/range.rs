@@ -69,7 +69,7 @@ impl Range {
     }
 
     /// The smallest key that may be in it.
-    pub(super) fn start(&self) -> &[u8] {
+    pub(crate) fn start(&self) -> &[u8] {
         &self.start
     }
 

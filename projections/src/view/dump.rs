@@ -1,5 +1,7 @@
 //! A view as text: the same for every engine, and for every way in which the view came about.
 
+mod calls;
+
 use std::io::{self, Write};
 
 use base64::Engine as _;
@@ -46,6 +48,7 @@ impl View {
         dump.times(header.floor)?;
         dump.cursors()?;
         dump.requests()?;
+        dump.calls(header.floor)?;
         Ok(header)
     }
 }
@@ -82,7 +85,8 @@ impl<'a> Dump<'a> {
             requests.count, requests.bytes
         )?;
         writeln!(self.out, "  floor {floor} version_floor {version_floor}")?;
-        Ok(())
+        // Of a view under older rules there is nothing to say.
+        if header.has_calls() { self.calls_in_header(header) } else { Ok(()) }
     }
 
     /// Nothing where there is one replica.
@@ -149,13 +153,20 @@ impl<'a> Dump<'a> {
     }
 
     fn targets(&mut self, on: &str, what: &str, targets: &[Target]) -> Result<(), DumpError> {
-        for Target { class, partition, object, function, options } in targets {
-            let object = object.as_deref().unwrap_or_default();
-            write!(self.out, "    on {on} {what:?} -> {class}/{partition}/{object}/{function}")?;
-            for (name, value) in options {
-                write!(self.out, " {name}={value:?}")?;
-            }
+        for target in targets {
+            write!(self.out, "    on {on} {what:?} -> ")?;
+            self.target(target)?;
             writeln!(self.out)?;
+        }
+        Ok(())
+    }
+
+    fn target(&mut self, target: &Target) -> Result<(), DumpError> {
+        let Target { class, partition, object, function, options } = target;
+        let object = object.as_deref().unwrap_or_default();
+        write!(self.out, "{class}/{partition}/{object}/{function}")?;
+        for (name, value) in options {
+            write!(self.out, " {name}={value:?}")?;
         }
         Ok(())
     }
@@ -259,10 +270,12 @@ fn readable(value: &Value) -> String {
         ValueKind::Bytes => "",
         ValueKind::CrdtMap => "crdt ",
     };
-    match std::str::from_utf8(&value.data) {
-        Ok(text) if !text.chars().any(|c| c.is_control() && !c.is_ascii_whitespace()) => {
-            format!("{kind}{text:?}")
-        }
-        _ => format!("{kind}base64 {}", STANDARD.encode(&value.data)),
+    format!("{kind}{}", readable_bytes(&value.data))
+}
+
+fn readable_bytes(bytes: &[u8]) -> String {
+    match std::str::from_utf8(bytes) {
+        Ok(text) if !text.chars().any(|c| c.is_control() && !c.is_ascii_whitespace()) => format!("{text:?}"),
+        _ => format!("base64 {}", STANDARD.encode(bytes)),
     }
 }

@@ -1,5 +1,6 @@
 //! A view: the rows of one partition, written by [`View::apply`] and read by everything else.
 
+mod calls;
 pub(crate) mod dump;
 mod prune;
 mod read;

@@ -1,4 +1,4 @@
-//! Pruning: the rows of history and time index that retention no longer shows are removed bit by bit.
+//! Pruning: the rows of history, time index and causes that retention no longer shows are removed bit by bit.
 
 use odgm_log::Offset;
 
@@ -23,7 +23,7 @@ impl Default for Pruning {
 }
 
 impl View {
-    /// Removes up to `max_rows` rows of history and time index that are below the floor, and answers how many it
+    /// Removes up to `max_rows` rows of history, time index and causes that are below the floor, and answers how many it
     /// removed; fewer than `max_rows` means that all are gone. What reads and dumps show does not change.
     ///
     /// # Errors
@@ -68,8 +68,9 @@ fn collect(
         let below = match Key::parse(&key) {
             Some(Key::History(_, offset)) => offset < floor,
             // The time index is in the order of offsets too.
-            Some(Key::Time(_, offset)) if offset >= floor => return Ok(None),
+            Some(Key::Time(_, offset)) if offset >= floor => break,
             Some(Key::Time(..)) => true,
+            Some(Key::Caused(_, offset)) => offset < floor,
             _ => return Err(super::read::misplaced(table)),
         };
         if below {
@@ -79,5 +80,10 @@ fn collect(
             batch.delete(key);
         }
     }
-    Ok((table == Table::History).then(|| (Table::Time, Vec::new())))
+    let next = match table {
+        Table::History => Some(Table::Time),
+        Table::Time => Some(Table::Caused),
+        _ => None,
+    };
+    Ok(next.map(|table| (table, Vec::new())))
 }

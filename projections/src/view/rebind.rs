@@ -12,6 +12,12 @@ use crate::storage::Batch;
 /// return. With a `floor`, what it knows of records below is not shown any more: they are not there. Nothing else changes,
 /// not the chain and not the state.
 ///
+/// So calls and outcomes that waited then wait still: what was committed is not forgotten. Their rows do not name the view's
+/// own group, and those about outcomes that came, and about causes, name groups as the records do. But the idempotency keys and the keys of
+/// deliveries are made with the group when they are sent. Under the group that the backup was of they are the same as
+/// before, and whoever knows them does nothing twice. Under another one, of a copy beside the original, they are new: what
+/// waited when the backup was taken is called by the copy, too. Whoever does not want that makes the copy without functions.
+///
 /// # Errors
 /// [`OpenError`] if the directory is not one of a view of this engine and format.
 pub fn rebind(options: &ViewOptions, floor: Option<Offset>) -> Result<Header, OpenError> {

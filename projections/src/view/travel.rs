@@ -159,6 +159,10 @@ struct Past {
 impl Past {
     /// Takes the next older change; true if nothing older matters.
     fn see(&mut self, change: Change) -> bool {
+        if change.kind.is_of_function() {
+            // The object was as before.
+            return self.complete;
+        }
         if change.kind == ChangeKind::Deleted {
             self.newest.get_or_insert(change);
             self.complete = true;
@@ -252,6 +256,8 @@ impl Scratch {
         // It was not a repetition, its expectation was met and its documents were small enough, or it would not
         // have changed anything. Records in between may be left out, so none of that can be asked again.
         payload.cause.request_id = None;
+        // What it asked for and what it was caused by is known, and nothing of the object.
+        payload.cause.parent = None;
         if let Body::SetValues(body) = &mut payload.body {
             body.expected_version = None;
         }
@@ -260,6 +266,7 @@ impl Scratch {
         then.time = change.time;
         then.config.set_mode = if change.replaced { SetMode::Replace } else { SetMode::Upsert };
         then.config.max_crdt_bytes = u64::MAX;
+        then.config.events_enabled = false;
         let mut core = Core::new(then, Share::none());
         core.apply(&*self, &Committed::new(Hash::ZERO, record, payload)).map_err(Box::new)?;
         for (key, value) in core.finish().operations() {

@@ -1,18 +1,19 @@
 //! A script of operations in, the answers and the whole view out.
 
 use odgm_projections::storage::Engine;
-use odgm_projections::{Applied, Outcome};
+use odgm_projections::{Applied, Outcome, Queued, View};
 
 use crate::script::Line;
 use crate::support::{Fixture, Log, Partition, dump, everything};
 
 /// The answers to a script, line by line, and the view after it.
-fn play(script: &str) -> String {
+pub(crate) fn play(script: &str) -> String {
     let mut partition = Partition::new();
     let mut text = String::new();
     for line in script.lines().map(str::trim).filter(|line| !line.is_empty()) {
         let applied = partition.run(line);
-        text += &format!("{:>3} {line:<50} {}\n", applied.offset, answer(&applied));
+        let calls = calls(partition.view(), &applied);
+        text += &format!("{:>3} {line:<50} {}{calls}\n", applied.offset, answer(&applied));
     }
     text + "\n" + &dump(partition.view())
 }
@@ -30,6 +31,40 @@ fn answer(applied: &Applied) -> String {
             format!("{outcome} | {}{}{triggers}", change.kind.name(), keys.collect::<String>())
         }
     }
+}
+
+/// What was queued, and how much there is of what.
+fn calls(view: &View, applied: &Applied) -> String {
+    let mut text = String::new();
+    for queued in &applied.queued {
+        text += &match queued {
+            Queued::Call { key, row, payload } => {
+                let (due, place) = (key.due.as_millis(), format!("{}/{}", key.offset, key.index));
+                format!("\n      call {due}/{place} {} with {:?}", row.target.function, payload)
+            }
+            Queued::Delivery { place, row } => {
+                format!("\n      deliver {}/{} to {}", place.offset, place.index, row.target.class)
+            }
+        };
+    }
+    let counts = view.header().calls;
+    let counts = [
+        (counts.outbox_rows, "waiting"),
+        (counts.deliveries, "to deliver"),
+        (counts.dead_letters, "dead"),
+        (counts.pending_invocations, "invoked"),
+        (counts.results, "results"),
+        (counts.stale, "stale"),
+    ];
+    let counts: Vec<String> = counts
+        .iter()
+        .filter(|(count, _)| *count > 0)
+        .map(|(count, what)| format!("{count} {what}"))
+        .collect();
+    if !counts.is_empty() {
+        text += &format!(" [{}]", counts.join(", "));
+    }
+    text
 }
 
 #[test]
@@ -144,7 +179,7 @@ fn engines_and_batches_make_no_difference() {
     let mut log = Log::default();
     for (line, millis) in script.iter().zip((1_000..).step_by(400)) {
         let line = Line::parse(line);
-        log.push(millis, line.request_id.as_deref(), line.body);
+        log.push_caused(millis, line.cause, line.body);
     }
     let whole = Fixture::new(Engine::Memory);
     whole.follow(&log);

@@ -2,6 +2,10 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a step that fails is a test that fails")]
 
+mod calls;
+mod calls_acts;
+mod calls_model;
+mod calls_rules;
 mod crdt;
 mod golden;
 mod keys;

@@ -14,26 +14,26 @@ use crate::support::{Fixture, Log, everything};
 
 /// An object of the model.
 #[derive(Clone, Debug, Default, PartialEq)]
-struct Thing {
+pub(crate) struct Thing {
     version: u64,
     entries: BTreeMap<String, Value>,
-    triggers: Option<Triggers>,
+    pub(crate) triggers: Option<Triggers>,
 }
 
 /// What every record up to one did.
 #[derive(Clone, Default)]
-struct Model {
-    things: BTreeMap<String, Thing>,
+pub(crate) struct Model {
+    pub(crate) things: BTreeMap<String, Thing>,
     /// The highest version that each name ever had.
     versions: BTreeMap<String, u64>,
     collected: u64,
     tombstones: Vec<(Offset, String)>,
     requests: Vec<(String, u64, Offset, [u8; 16], Outcome)>,
-    config: Config,
+    pub(crate) config: Config,
 }
 
 impl Model {
-    fn apply(&mut self, millis: u64, committed: &Committed) -> (Outcome, Option<Change>) {
+    pub(crate) fn apply(&mut self, millis: u64, committed: &Committed) -> (Outcome, Option<Change>) {
         let Committed { record, payload, .. } = committed;
         let offset = record.offset;
         let window = self.config.dedup_window_ms;
@@ -263,7 +263,7 @@ proptest! {
                 Event::Line(text) => {
                     let line = Line::parse(text);
                     now += line.wait;
-                    let committed = log.push(now, line.request_id.as_deref(), line.body);
+                    let committed = log.push_caused(now, line.cause, line.body);
                     let (outcome, change) = model.apply(now, &committed);
                     let applied = one_by_one.view().apply(std::slice::from_ref(&committed)).unwrap().remove(0);
                     let change = change.map(|change| Change { time: applied.time, ..change });

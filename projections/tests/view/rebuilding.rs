@@ -19,7 +19,7 @@ fn log() -> Log {
             _ => format!("cursor c{id} {n} 0"),
         };
         let line = Line::parse(&line);
-        log.push(1_000 + 300 * n, line.request_id.as_deref(), line.body);
+        log.push_caused(1_000 + 300 * n, line.cause, line.body);
     }
     log
 }

@@ -73,7 +73,7 @@ fn removal_does_not_depend_on_batches_and_restarts() {
     let mut push = |line: &str| {
         let line = Line::parse(line);
         now += line.wait;
-        log.push(now, line.request_id.as_deref(), line.body);
+        log.push_caused(now, line.cause, line.body);
     };
     push("config ids=100 window=5000");
     for n in 0_u32..700 {

@@ -7,6 +7,7 @@ use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use odgm_log::{GroupId, NodeId, Payload, Timestamp};
 use odgm_projections::Outcome;
+use odgm_proto::oprc::InvocationRoute;
 
 use crate::catalogue::{Catalogue, Placed};
 use crate::collection::Collection;
@@ -116,7 +117,8 @@ impl Manager {
         Ok(())
     }
 
-    /// Changes options of a collection that are not fixed when it is created, on every node.
+    /// Changes options of a collection that are not fixed when it is created, and if given all of its routes of functions,
+    /// on every node.
     ///
     /// # Errors
     /// [`CatalogueError`].
@@ -124,12 +126,17 @@ impl Manager {
         self: &'a Arc<Self>,
         name: &'a str,
         options: BTreeMap<String, String>,
+        routes: Option<InvocationRoute>,
     ) -> BoxFuture<'a, Result<Arc<Collection>, CatalogueError>> {
         async move {
             let missing = || CatalogueError::NotFound(name.to_owned());
             self.edit(|_, catalogue| {
                 let placed = catalogue.collections.get(name).ok_or_else(missing)?;
-                let definition = placed.definition.with_options(options.clone())?;
+                let mut definition = placed.definition.with_options(options.clone())?;
+                if let Some(routes) = routes.clone() {
+                    definition.wire.invocations = Some(routes);
+                    definition = Definition::from_catalogue(definition.wire)?;
+                }
                 let is_new = definition != placed.definition;
                 Ok(is_new.then(|| {
                     catalogue.edit([(name.to_owned(), Placed { definition, ..placed.clone() })], [], [])

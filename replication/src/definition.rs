@@ -1,5 +1,7 @@
 //! What a collection is: its partitions, how they are replicated and stored, and by which rules they apply.
 
+mod calls;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -8,6 +10,8 @@ use odgm_projections::storage::Engine;
 use odgm_proto::oprc::CreateCollectionRequest;
 
 use crate::reading::Consistency;
+
+pub use self::calls::{CallOptions, CallRules, PayloadFormat};
 
 /// Partition ids are 0 to 65,535.
 pub const MAX_PARTITIONS: u32 = 65_536;
@@ -61,6 +65,8 @@ pub struct Options {
     pub raft_init_leader_only: bool,
     /// Whether only the leader of a partition answers over Zenoh.
     pub raft_net_leader_only: bool,
+    /// What concerns triggers, functions and their calls.
+    pub calls: CallOptions,
 }
 
 /// How much of a log is kept. With both bounds, what is beyond either may go.
@@ -82,19 +88,9 @@ pub struct Invalid {
     pub reason: String,
 }
 
-/// Options of the contract that concern functions or anti-entropy: kept with the collection for the parts
-/// of the system that read them.
-const KEPT_OPTIONS: [&str; 9] = [
-    "batch_size",
-    "enable_metrics",
-    "invoke_only_primary",
-    "mst_gc_grace",
-    "mst_sync_interval",
-    "offload_max_pool_size",
-    "pool_max_idle_lifetime",
-    "pool_max_lifetime",
-    "timeout_ms",
-];
+/// Options of the contract that concern anti-entropy, or that nothing reads: kept with the collection.
+const KEPT_OPTIONS: [&str; 5] =
+    ["batch_size", "enable_metrics", "mst_gc_grace", "mst_sync_interval", "timeout_ms"];
 
 /// Options that partitions begin with, and keep.
 const FIXED_OPTIONS: [&str; 3] = ["raft_init_leader_only", "set_mode", "storage"];
@@ -107,7 +103,7 @@ impl Definition {
     pub fn with_options(&self, changes: BTreeMap<String, String>) -> Result<Self, Invalid> {
         let mut wire = self.wire.clone();
         for (name, value) in changes {
-            if FIXED_OPTIONS.contains(&name.as_str()) {
+            if FIXED_OPTIONS.contains(&name.as_str()) || calls::RULES.contains(&name.as_str()) {
                 let reason =
                     "it is fixed when a collection is created; expected another option, or a new collection";
                 return Err(invalid(&format!("options.{name}"), reason.to_owned()));
@@ -216,6 +212,7 @@ impl Options {
             consistency: Consistency::Linearizable,
             raft_init_leader_only: false,
             raft_net_leader_only: false,
+            calls: CallOptions::default(),
         };
         for (&name, &value) in given {
             match name {
@@ -226,6 +223,7 @@ impl Options {
                 "raft_init_leader_only" => options.raft_init_leader_only = parse_bool(name, value)?,
                 "raft_net_leader_only" => options.raft_net_leader_only = parse_bool(name, value)?,
                 kept if KEPT_OPTIONS.contains(&kept) => {}
+                call if options.calls.set(call, value)? => {}
                 unknown => return Err(unknown_option(unknown)),
             }
         }
@@ -341,6 +339,8 @@ fn unknown_option(name: &str) -> Invalid {
         "storage",
     ];
     known.extend(KEPT_OPTIONS);
+    known.extend(calls::RULES);
+    known.extend(calls::CHANGEABLE);
     known.sort_unstable();
     invalid(
         &format!("options.{}", shortened(name)),
@@ -426,7 +426,7 @@ mod tests {
         options.storage: "fjall"; expected rocksdb or memory
         options.storage: "ssssssssssssssssssssssssssssssssssssssssssssssssssssssssssssssss"; expected rocksdb or memory
         options.set_mode: "merge"; expected replace or upsert
-        options.retenton: no such option; expected one of batch_size, consistency, enable_metrics, invoke_only_primary, mst_gc_grace, mst_sync_interval, offload_max_pool_size, pool_max_idle_lifetime, pool_max_lifetime, raft_init_leader_only, raft_net_leader_only, retention, set_mode, storage, timeout_ms
+        options.retenton: no such option; expected one of batch_size, consistency, dead_letter_age_ms, dead_letter_max_bytes, enable_event_logging, enable_metrics, events_enabled, invoke_only_primary, invoke_timeout_ms, max_concurrent_triggers, max_trigger_depth, mst_gc_grace, mst_sync_interval, offload_max_pool_size, outbox_max_bytes, outbox_max_rows, payload_format, pool_max_idle_lifetime, pool_max_lifetime, raft_init_leader_only, raft_net_leader_only, result_max_bytes, result_retention_ms, retention, set_mode, storage, timeout_ms, trigger_backoff_max_ms, trigger_backoff_ms, trigger_max_attempts, trigger_timeout_ms
         "#);
     }
 }

@@ -11,6 +11,7 @@ pub mod data_dir;
 pub mod definition;
 mod encoding;
 mod errands;
+mod feed;
 mod limits;
 mod local;
 mod manager;
@@ -45,6 +46,7 @@ pub use cluster::{AskError, ClusterOptions, PeerTraffic, Wire};
 pub use collection::{Collection, LookupError};
 pub use data_dir::{DataDir, NodeName};
 pub use definition::Definition;
+pub use feed::{Fed, Feed};
 pub use limits::Limits;
 pub use manager::{Manager, OpenError, Options, Readiness};
 pub use membership::{

@@ -1,5 +1,7 @@
 //! Every bound of this crate, in one place.
 
+use std::time::Duration;
+
 /// Bounds on what a partition takes in. A proposal beyond them is refused before anything is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -30,6 +32,13 @@ impl Default for Limits {
         }
     }
 }
+
+/// How long proposals that nobody waits for wait for others to share their sync with, as long as there were some lately: a
+/// sync of their own would keep the next write waiting.
+pub(crate) const COMPANY_PATIENCE: Duration = Duration::from_millis(1);
+
+/// What is lately.
+pub(crate) const COMPANY_LATELY: Duration = Duration::from_millis(5);
 
 /// Records that one batch of an event stream looks at.
 pub(crate) const STREAM_RECORDS: usize = 512;

@@ -26,6 +26,7 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use futures_util::future::join_all;
 use odgm_log::store::LogStore;
 use odgm_log::{GroupId, NodeId, Offset, Timestamp};
+use odgm_projections::SEMANTICS;
 use parking_lot::RwLock;
 
 use crate::nodes::Nodes;
@@ -43,8 +44,10 @@ const SILENT_AFTER: Duration = Duration::from_millis(2_500);
 /// How far apart the clocks of two nodes may be, unless it is set.
 pub(crate) const CLOCK_DRIFT: Duration = Duration::from_secs(5);
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 const LOW_ON_SPACE: u8 = 1;
+/// The rules of builds that do not say which they know.
+const FIRST_SEMANTICS: u32 = 1;
 const FOUNDED: u8 = 2;
 
 /// Why members cannot do what is asked of their group, and what to do about it.
@@ -126,6 +129,8 @@ struct Vitals {
     founders: BTreeSet<NodeId>,
     /// Why it does not believe who asks.
     refusal: Option<String>,
+    /// The newest rules of apply that it knows.
+    semantics: u32,
 }
 
 /// The answer of a node, and when it came.
@@ -198,7 +203,17 @@ impl Neighbours {
             is_founded: self.is_founded(),
             founders: self.me.founders.clone(),
             refusal,
+            semantics: SEMANTICS,
         }))
+    }
+
+    /// Whether all of these nodes know rules of apply of that version, as they have said lately.
+    pub(crate) fn know(&self, semantics: u32, members: &BTreeSet<NodeId>) -> bool {
+        let heard = self.heard.read();
+        let knows = |node: &NodeId| {
+            heard.get(node).is_some_and(|heard| heard.is_fresh() && heard.vitals.semantics >= semantics)
+        };
+        members.iter().all(|node| *node == self.me.node || knows(node))
     }
 
     /// Whether there is a cluster as far as this node has heard.
@@ -403,11 +418,13 @@ fn encode(vitals: &Vitals) -> Bytes {
     let refusal = vitals.refusal.as_deref().unwrap_or_default();
     out.put_u32(length(refusal.len()));
     out.put_slice(refusal.as_bytes());
+    out.put_u32(vitals.semantics);
     out.freeze()
 }
 
+/// A newer version may say more.
 fn decode(mut bytes: Bytes) -> io::Result<Vitals> {
-    bytes.try_get_u8()?;
+    let version = bytes.try_get_u8()?;
     let clock = Timestamp(bytes.try_get_u64()?);
     let flags = bytes.try_get_u8()?;
     let founders = bytes.try_get_u32()?;
@@ -415,12 +432,15 @@ fn decode(mut bytes: Bytes) -> io::Result<Vitals> {
     let length = bytes.try_get_u32()? as usize;
     let refusal = bytes.get(..length).ok_or(io::ErrorKind::UnexpectedEof)?;
     let refusal = String::from_utf8_lossy(refusal).into_owned();
+    bytes.advance(length);
+    let semantics = if version < 2 { FIRST_SEMANTICS } else { bytes.try_get_u32()? };
     Ok(Vitals {
         clock,
         is_low_on_space: flags & LOW_ON_SPACE != 0,
         is_founded: flags & FOUNDED != 0,
         founders,
         refusal: (!refusal.is_empty()).then_some(refusal),
+        semantics,
     })
 }
 
@@ -437,6 +457,7 @@ mod tests {
             is_founded: false,
             founders: [NodeId(1), NodeId(2)].into(),
             refusal: Some("no".into()),
+            semantics: 2,
         }
     }
 
@@ -456,15 +477,27 @@ mod tests {
     fn vitals_arrive_as_they_were_told() {
         let bytes = encode(&vitals());
         let golden =
-            b"\x01\0\0\0\0\0\0\x01\x02\x01\0\0\0\x02\0\0\0\0\0\0\0\x01\0\0\0\0\0\0\0\x02\0\0\0\x02no";
+            b"\x02\0\0\0\0\0\0\x01\x02\x01\0\0\0\x02\0\0\0\0\0\0\0\x01\0\0\0\0\0\0\0\x02\0\0\0\x02no\0\0\0\x02";
         assert_eq!(bytes.as_ref(), golden);
         assert_eq!(decode(bytes.clone()).expect("whole"), vitals());
         for end in 0..bytes.len() {
             assert!(decode(bytes.slice(..end)).is_err(), "cut at {end}");
         }
+        let mut first = bytes.slice(..bytes.len() - 4).to_vec();
+        first[0] = 1;
+        let first = decode(first.into()).expect("a build before this said no more");
+        assert_eq!(first, Vitals { semantics: FIRST_SEMANTICS, ..vitals() });
         let question = encode_question(5, 6);
         assert_eq!(decode_question(question.clone()).expect("whole"), (5, 6));
         assert!(decode_question(question.slice(..16)).is_err());
+    }
+
+    #[test]
+    fn rules_are_known_to_all_only_when_everybody_has_said_so() {
+        let neighbours = clocks([0, 0]);
+        assert!(neighbours.know(2, &ALL.into()));
+        assert!(!neighbours.know(3, &ALL.into()));
+        assert!(!neighbours.know(2, &[NodeId(1), NodeId(4)].into()), "nobody has heard of node 4");
     }
 
     #[test]

@@ -142,7 +142,10 @@ impl Blueprint {
             index: u32::try_from(index).unwrap_or(u32::MAX),
             group: placed.group,
             engine: definition.options.storage,
-            rules: Config { set_mode: definition.options.set_mode, ..rules.clone() },
+            rules: Config {
+                set_mode: definition.options.set_mode,
+                ..definition.options.calls.rules.over(rules)
+            },
             consistency: definition.options.consistency,
             founders,
         }
@@ -273,11 +276,18 @@ fn open_local(opener: &Opener, blueprint: &Blueprint) -> Result<Arc<Partition>, 
     Ok(partition)
 }
 
-/// The first two records of every log: the rules it begins with. A crash may have left only the first.
+/// The first two records of every log: the rules it begins with. A crash may have left only the first. A log that was begun
+/// under older rules goes on under the newest.
 fn begin(partition: &Partition, applied: Offset, rules: Config) {
-    let first = [Body::Semantics(Semantics { version: SEMANTICS }), Body::Config(rules)];
-    let (sender, receiver) = crossbeam_channel::bounded(first.len());
-    for body in first.into_iter().skip(usize::try_from(applied.0).unwrap_or(usize::MAX)) {
+    let newest = Body::Semantics(Semantics { version: SEMANTICS });
+    let mut missing = match applied {
+        Offset::ZERO => vec![newest, Body::Config(rules)],
+        Offset(1) => vec![Body::Config(rules)],
+        _ if partition.view().header().semantics < SEMANTICS => vec![newest],
+        _ => Vec::new(),
+    };
+    let (sender, receiver) = crossbeam_channel::bounded(missing.len());
+    for body in missing.drain(..) {
         let sender = sender.clone();
         let answered = move |answer| drop(sender.send(answer));
         partition.submit(Payload { cause: Cause::default(), body }, answered);

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use odgm_log::store::{Bounds, LogStore};
-use odgm_log::{Body, BodyType, GroupId, NodeId, Offset, Payload};
+use odgm_log::{Body, BodyType, GroupId, NodeId, Offset, Payload, Term};
 use odgm_projections::View;
 use parking_lot::RwLock;
 use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
+use crate::feed::Feed;
 use crate::opening::Blueprint;
 use crate::proposal::{Answer, Gate, Proposal, ProposeError, Reply};
 use crate::reading::{Consistency, ReadError};
@@ -194,8 +195,53 @@ impl Partition {
     /// [`ProposeError`], which says whether the command was certainly not applied.
     pub async fn propose(&self, payload: Payload) -> Answer {
         let (sender, receiver) = oneshot::channel();
-        self.enter(payload, Reply::Channel(sender), None);
+        self.enter(payload, Reply::Channel(sender), None, None);
         answered(receiver).await
+    }
+
+    /// Waits until this node leads the partition and its view holds all that was written before; the term in which it does.
+    ///
+    /// # Errors
+    /// [`ReadError::Closed`], if it never will.
+    pub async fn lead(&self) -> Result<Term, ReadError> {
+        tokio::select! {
+            led = self.replicator.lead() => led,
+            () = self.closed.cancelled() => Err(ReadError::Closed),
+        }
+    }
+
+    /// Returns when this node does not lead in that term any more, or the partition is closed.
+    pub async fn deposed(&self, term: Term) {
+        tokio::select! {
+            () = self.replicator.deposed(term) => {}
+            () = self.closed.cancelled() => {}
+        }
+    }
+
+    /// News of what records put into the outbox from now on; up to `capacity` are kept until they are taken. One feed is
+    /// fed at a time, the newest.
+    pub fn feed(&self, capacity: usize) -> Feed {
+        self.replicator.feeder().open(capacity)
+    }
+
+    /// As [`Partition::propose`], but only as the leader of that term: the command goes to no other node.
+    ///
+    /// # Errors
+    /// [`ProposeError`]; `NotLeader` once another term has begun.
+    pub async fn propose_as_leader(&self, term: Term, payload: Payload) -> Answer {
+        let (sender, receiver) = oneshot::channel();
+        self.enter(payload, Reply::Channel(sender), None, Some(term));
+        answered(receiver).await
+    }
+
+    /// As [`Partition::submit`], but only as the leader of that term.
+    pub fn submit_as_leader(
+        &self,
+        term: Term,
+        payload: Payload,
+        reply: impl FnOnce(Answer) + Send + 'static,
+    ) {
+        self.enter(payload, Reply::Call(Box::new(reply)), None, Some(term));
     }
 
     /// The same, with the reason in time for a client that waits no longer than `within`.
@@ -209,7 +255,12 @@ impl Partition {
         let (sender, receiver) = oneshot::channel();
         let now = Instant::now();
         // Waiting for a leader ends before all else does: what was given to none by then was certainly not applied.
-        self.enter(payload, Reply::Channel(sender), Some(now + within.saturating_sub(2 * kept(within))));
+        self.enter(
+            payload,
+            Reply::Channel(sender),
+            Some(now + within.saturating_sub(2 * kept(within))),
+            None,
+        );
         let in_time = tokio::time::timeout(within.saturating_sub(kept(within)), answered(receiver)).await;
         match in_time {
             Ok(Err(ProposeError::NotLeader { leader: None })) => Err(self.leaderless()),
@@ -234,10 +285,10 @@ impl Partition {
     /// As [`Partition::propose`], for pipelines: commands become records in the order of the calls. `reply` is
     /// called exactly once, perhaps before this returns, and must not block.
     pub fn submit(&self, payload: Payload, reply: impl FnOnce(Answer) + Send + 'static) {
-        self.enter(payload, Reply::Call(Box::new(reply)), None);
+        self.enter(payload, Reply::Call(Box::new(reply)), None, None);
     }
 
-    fn enter(&self, payload: Payload, reply: Reply, until: Option<Instant>) {
+    fn enter(&self, payload: Payload, reply: Reply, until: Option<Instant>, term: Option<Term>) {
         let needs_room = self.needs_room(&payload.body);
         // Where there are replicas it is the leader's room that counts.
         let room = if needs_room && !self.is_replicated { self.require_space() } else { Ok(()) };
@@ -248,7 +299,7 @@ impl Partition {
         });
         match admitted {
             Ok((kind, encoded, admission)) => {
-                let proposal = Proposal { payload, kind, encoded, needs_room, until, reply, admission };
+                let proposal = Proposal { payload, kind, encoded, needs_room, until, term, reply, admission };
                 self.replicator.propose(proposal);
             }
             Err(error) => reply.send(Err(error)),
@@ -298,6 +349,10 @@ pub(crate) fn adds(group: GroupId, body: BodyType) -> bool {
             | BodyType::CursorMoved
             | BodyType::Blank
             | BodyType::Membership
+            | BodyType::Outcome
+            | BodyType::TriggerSettled
+            | BodyType::Delivered
+            | BodyType::Discard
     );
     group != GroupId::CATALOGUE && !is_needed
 }

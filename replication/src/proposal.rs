@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use bytes::Bytes;
-use odgm_log::{Kind, NodeId, Payload, PayloadError};
+use odgm_log::{Kind, NodeId, Payload, PayloadError, Term};
 use odgm_projections::Applied;
 use tokio::sync::oneshot;
 
@@ -109,6 +109,8 @@ pub(crate) struct Proposal {
     pub(crate) needs_room: bool,
     /// Until when a leader may be waited for, if not for as long as that is worth it.
     pub(crate) until: Option<Instant>,
+    /// Only if this node leads in this term: then it goes to no other node, and is not tried again.
+    pub(crate) term: Option<Term>,
     pub(crate) reply: Reply,
     /// Held until the answer is out.
     pub(crate) admission: Admission,

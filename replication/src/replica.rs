@@ -1,10 +1,13 @@
 //! One replica of a partition: its log and its view, and how the view follows the log.
 
+use std::sync::Arc;
+
 use odgm_log::store::LogStore;
 use odgm_log::{GroupId, Hash, NodeId, Offset};
 use odgm_projections::{RebuildError, View};
 use tokio::sync::watch;
 
+use crate::feed::Feeder;
 use crate::source::Records;
 
 /// The log and the view of one group on this node.
@@ -15,6 +18,8 @@ pub(crate) struct Replica {
     pub(crate) view: View,
     /// The newest offset that is committed and applied here: all that readers may see.
     pub(crate) visible: watch::Sender<Offset>,
+    /// Told what records put into the outbox.
+    pub(crate) feeder: Arc<Feeder>,
 }
 
 /// Why a replica cannot be brought up. Nothing has been overwritten.
@@ -86,7 +91,7 @@ impl Replica {
     ) -> Result<Self, ReplicaError> {
         catch_up(group, &log, &view, progress)?;
         let visible = watch::Sender::new(view.header().applied);
-        Ok(Self { group, node, log, view, visible })
+        Ok(Self { group, node, log, view, visible, feeder: Arc::default() })
     }
 }
 

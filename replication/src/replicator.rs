@@ -1,12 +1,14 @@
 //! The way from a command to a committed record, and to what may be read of it.
 
 use std::io;
+use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
-use odgm_log::{NodeId, Offset};
+use odgm_log::{NodeId, Offset, Term};
 use odgm_projections::View;
 use tokio::sync::watch;
 
+use crate::feed::Feeder;
 use crate::proposal::{Proposal, ProposeError};
 use crate::raft::Divergence;
 use crate::reading::{Consistency, ReadError};
@@ -34,6 +36,16 @@ pub(crate) trait Replicator: Send + Sync {
 
     /// Asks that records below an offset may be deleted here, which a snapshot has; answers below which they may be now.
     fn release(&self, below: Offset) -> io::Result<Offset>;
+
+    /// Where what records put into the outbox is told.
+    fn feeder(&self) -> &Arc<Feeder>;
+
+    /// Waits until this node makes the proposals of all nodes into records, and its view holds all that was written before;
+    /// the term in which it does.
+    fn lead(&self) -> BoxFuture<'_, Result<Term, ReadError>>;
+
+    /// Returns when this node does so no more, or in another term.
+    fn deposed(&self, term: Term) -> BoxFuture<'_, ()>;
 
     /// Who makes the proposals of all nodes into records, as far as is known here.
     fn leader(&self) -> Option<NodeId>;

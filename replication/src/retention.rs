@@ -108,7 +108,13 @@ pub(crate) fn look(
         tracing::info!(class = partition.class(), partition = partition.index(), %offset, "took a snapshot");
     }
     let wanted = first_wanted(partition, retention, now)?;
-    let below = wanted.min(held_back(&view.cursors()?, partition.head()));
+    let mut below = wanted.min(held_back(&view.cursors()?, partition.head()));
+    if below > view.header().floor
+        && let Some(needed) = view.first_needed()?
+    {
+        // A call that waits is made with what its record says.
+        below = below.min(needed);
+    }
     let newest = view.snapshots().into_iter().filter(|snapshot| snapshot.next() <= below).max();
     Ok(newest.map(Offset::next).filter(|below| *below > view.header().floor))
 }

@@ -186,7 +186,7 @@ impl EventReader {
         for record in &records {
             let payload =
                 record.decode().map_err(|source| StreamError::Payload { offset: record.offset, source })?;
-            if let Some(object) = payload.body.object()
+            if let Some(object) = payload.body.subject()
                 && let Some(change) = self.partition.view().change(object, record.offset)?
             {
                 events.push(Event { change, payload });

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Instant;
 
 use odgm_log::store::{AppendError, SyncError};
 use odgm_log::{Offset, Record, Term, Timestamp};
@@ -12,7 +13,7 @@ use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
-use crate::limits::Limits;
+use crate::limits::{COMPANY_LATELY, COMPANY_PATIENCE, Limits};
 use crate::proposal::{Admission, Answer, Proposal, ProposeError, Reply};
 use crate::replica::Replica;
 
@@ -40,7 +41,21 @@ pub(super) struct Lane {
 #[derive(Default)]
 struct Inbox {
     queued: VecDeque<Proposal>,
+    /// How many of those somebody waits for.
+    urgent: usize,
+    /// When the last of those came that somebody waits for.
+    last_urgent: Option<Instant>,
+    /// Until when the others wait for company.
+    patient_until: Option<Instant>,
     closed: Option<ProposeError>,
+}
+
+/// What there is to append.
+enum Batch {
+    Nothing,
+    /// Nothing that anybody waits for; it waits for company until then.
+    Later(Instant),
+    Ready(Vec<Proposal>),
 }
 
 /// What the worker keeps of a lane; nobody else touches it.
@@ -85,7 +100,12 @@ impl Lane {
                 proposal.reply.send(Err(error));
                 return false;
             }
-            inbox.queued.push_back(proposal);
+            let has_timer = inbox.patient_until.is_some();
+            let is_urgent = inbox.push(proposal);
+            if has_timer && !is_urgent {
+                // The worker looks when the first of them has waited for long enough.
+                return false;
+            }
         }
         !self.awake.swap(true, Ordering::AcqRel)
     }
@@ -109,6 +129,7 @@ impl Lane {
                 inbox.closed = Some(error.clone());
                 self.failures.send_replace(());
             }
+            inbox.urgent = 0;
             std::mem::take(&mut inbox.queued)
         };
         for proposal in queued {
@@ -151,15 +172,27 @@ impl Lane {
         self.applying.load(Ordering::Acquire) == 0
     }
 
-    /// Goes to sleep, unless proposals have come in the meantime.
+    /// Goes to sleep, unless proposals have come in the meantime that are not to wait for company.
     fn may_sleep(&self) -> bool {
         self.awake.store(false, Ordering::Release);
-        self.inbox.lock().queued.is_empty() || self.awake.swap(true, Ordering::AcqRel)
+        let may_sleep = {
+            let inbox = self.inbox.lock();
+            inbox.queued.is_empty() || (inbox.urgent == 0 && inbox.patient_until.is_some())
+        };
+        may_sleep || self.awake.swap(true, Ordering::AcqRel)
     }
 
-    /// Takes what fits one append from the queue.
-    fn take_batch(&self) -> Vec<Proposal> {
+    /// Takes what fits one append from the queue; what nobody waits for only if it has waited for long enough, or is `hurried`.
+    fn take_batch(&self, hurried: bool) -> Batch {
         let mut inbox = self.inbox.lock();
+        if inbox.queued.is_empty() {
+            inbox.patient_until = None;
+            return Batch::Nothing;
+        }
+        if let Some(until) = inbox.patience(Instant::now()).filter(|_| !hurried) {
+            return Batch::Later(until);
+        }
+        inbox.patient_until = None;
         let mut bytes = 0;
         let fits = inbox
             .queued
@@ -172,28 +205,65 @@ impl Lane {
             })
             .count();
         if fits == inbox.queued.len() {
-            return std::mem::take(&mut inbox.queued).into();
+            inbox.urgent = 0;
+            return Batch::Ready(std::mem::take(&mut inbox.queued).into());
         }
-        inbox.queued.drain(..fits).collect()
+        let batch: Vec<_> = inbox.queued.drain(..fits).collect();
+        inbox.urgent -= batch.iter().filter(|proposal| is_urgent(proposal)).count();
+        Batch::Ready(batch)
     }
+}
+
+impl Inbox {
+    /// Whether somebody waits for it.
+    fn push(&mut self, proposal: Proposal) -> bool {
+        let is_urgent = is_urgent(&proposal);
+        if is_urgent {
+            self.urgent += 1;
+            self.last_urgent = Some(Instant::now());
+        }
+        self.queued.push_back(proposal);
+        is_urgent
+    }
+
+    /// Until when all that is queued waits for company, if it still does.
+    fn patience(&mut self, now: Instant) -> Option<Instant> {
+        if self.urgent > 0 {
+            return None;
+        }
+        let is_busy = self.last_urgent.is_some_and(|last| now.duration_since(last) < COMPANY_LATELY);
+        if !is_busy {
+            return None;
+        }
+        let until = *self.patient_until.get_or_insert(now + COMPANY_PATIENCE);
+        (now < until).then_some(until)
+    }
+}
+
+/// What a leader proposes by itself, nobody waits for.
+fn is_urgent(proposal: &Proposal) -> bool {
+    proposal.term.is_none()
 }
 
 impl InFlight {
     /// Appends what is queued, as far as the number of appends in flight allows. `on_durable` is called once for
-    /// each append, from the log's fsync thread; a caller that is `idle` may be made to sync itself.
+    /// each append, from the log's fsync thread; a caller that is `idle` may be made to sync itself. Answers until when the rest
+    /// waits for company, if it does; nothing that is `hurried` does.
     pub(super) fn fill(
         &mut self,
         lane: &Lane,
         idle: bool,
+        hurried: bool,
         on_durable: impl Fn(Result<Offset, SyncError>) + Clone + Send + 'static,
-    ) {
+    ) -> Option<Instant> {
         while self.appends.len() < APPENDS_IN_FLIGHT {
-            let batch = lane.take_batch();
-            if batch.is_empty() {
-                return;
+            match lane.take_batch(hurried) {
+                Batch::Nothing => return None,
+                Batch::Later(until) => return Some(until),
+                Batch::Ready(batch) => self.append(lane, batch, idle, on_durable.clone()),
             }
-            self.append(lane, batch, idle, on_durable.clone());
         }
+        None
     }
 
     /// Whether an append waits for the disk.
@@ -305,9 +375,10 @@ impl Append {
         }
         let replica = &lane.replica;
         match replica.view.apply(&self.committed) {
-            Ok(applied) => {
+            Ok(mut applied) => {
                 debug_assert_eq!(applied.len(), self.waiting.len(), "one answer for each record");
                 replica.visible.send_replace(self.last);
+                replica.feeder.feed(&mut applied);
                 let waiting = std::mem::take(&mut self.waiting);
                 lane.answer(waiting.into_iter().zip(applied.into_iter().map(Ok)));
             }
@@ -340,4 +411,42 @@ fn unknown(error: &dyn std::fmt::Display) -> ProposeError {
 
 fn stopped(error: &dyn std::fmt::Display) -> ProposeError {
     ProposeError::Stopped { reason: error.to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use odgm_log::body::Delete;
+    use odgm_log::{Body, Cause, Payload};
+
+    use super::*;
+    use crate::proposal::Gate;
+
+    fn proposal(term: Option<Term>) -> Proposal {
+        let body = Body::Delete(Delete { object: "thing".into() });
+        let payload = Payload { cause: Cause::default(), body };
+        let (kind, encoded) = payload.encode().expect("it is small");
+        let admission = Gate::new(Limits::default()).admit(encoded.len()).expect("there is room");
+        let reply = Reply::Call(Box::new(drop));
+        Proposal { payload, kind, encoded, needs_room: false, until: None, term, reply, admission }
+    }
+
+    #[test]
+    fn what_nobody_waits_for_waits_for_company_where_there_was_some_lately() {
+        let now = Instant::now();
+        let mut inbox = Inbox::default();
+        assert!(!inbox.push(proposal(Some(Term(0)))));
+        assert_eq!(inbox.patience(now), None, "nobody writes");
+
+        inbox.last_urgent = Some(now);
+        assert_eq!(inbox.patience(now), Some(now + COMPANY_PATIENCE));
+        let later = now + COMPANY_PATIENCE / 2;
+        assert_eq!(inbox.patience(later), Some(now + COMPANY_PATIENCE), "it does not begin anew");
+        assert_eq!(inbox.patience(now + COMPANY_PATIENCE), None, "that is long enough");
+
+        inbox.patient_until = None;
+        assert!(inbox.push(proposal(None)));
+        assert_eq!(inbox.patience(now), None, "company is there");
+        inbox.urgent = 0;
+        assert_eq!(inbox.patience(Instant::now() + COMPANY_LATELY), None, "nobody has written for a while");
+    }
 }

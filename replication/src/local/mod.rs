@@ -13,11 +13,13 @@ use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Instant;
 
-use crossbeam_channel::{Receiver, Sender};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use odgm_log::store::SyncError;
-use odgm_log::{GroupId, NodeId, Offset};
+use odgm_log::{GroupId, NodeId, Offset, Term};
 use odgm_projections::View;
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
@@ -25,6 +27,7 @@ use tokio::sync::watch;
 
 use self::applier::Applier;
 use self::lane::{Append, InFlight, Lane};
+use crate::feed::Feeder;
 use crate::limits::Limits;
 use crate::proposal::{Proposal, ProposeError};
 use crate::reading::{Consistency, ReadError};
@@ -59,7 +62,9 @@ impl Workers {
             let (sender, receiver) = crossbeam_channel::unbounded();
             let (applier, thread) = Applier::start(format!("appliers-{index}"))?;
             threads.push(thread);
-            let worker = Worker { inbox: receiver, outbox: sender.clone(), applier, lanes: HashMap::new() };
+            let outbox = sender.clone();
+            let worker =
+                Worker { inbox: receiver, outbox, applier, lanes: HashMap::new(), later: Later::new() };
             threads.push(
                 std::thread::Builder::new()
                     .name(format!("partitions-{index}"))
@@ -140,8 +145,20 @@ impl Replicator for Local {
         Ok(below)
     }
 
+    fn feeder(&self) -> &Arc<Feeder> {
+        &self.lane.replica.feeder
+    }
+
     fn leader(&self) -> Option<NodeId> {
         Some(self.lane.replica.node)
+    }
+
+    fn lead(&self) -> BoxFuture<'_, Result<Term, ReadError>> {
+        std::future::ready(Ok(Term(0))).boxed()
+    }
+
+    fn deposed(&self, _: Term) -> BoxFuture<'_, ()> {
+        std::future::pending().boxed()
     }
 
     fn stop(&self, reason: &str) {
@@ -172,6 +189,8 @@ struct Worker {
     applier: Applier,
     /// Lanes with something in flight, or waited for.
     lanes: HashMap<GroupId, Entry>,
+    /// Lanes in which proposals wait for company, at most once each for a while.
+    later: Later,
 }
 
 #[derive(Default)]
@@ -180,9 +199,28 @@ struct Entry {
     drained: Vec<Sender<()>>,
 }
 
+/// What a worker is to look at again, and when.
+type Later = Vec<(Instant, Arc<Lane>)>;
+
 impl Worker {
     fn run(mut self) {
-        while let Ok(message) = self.inbox.recv() {
+        loop {
+            let message = match self.later.iter().map(|(until, _)| *until).min() {
+                None => self.inbox.recv().map_err(|_| RecvTimeoutError::Disconnected),
+                Some(until) => self.inbox.recv_deadline(until),
+            };
+            let message = match message {
+                Ok(message) => message,
+                Err(RecvTimeoutError::Timeout) => {
+                    let now = Instant::now();
+                    for (_, lane) in self.later.extract_if(.., |(until, _)| *until <= now).collect::<Vec<_>>()
+                    {
+                        self.pump(&lane);
+                    }
+                    continue;
+                }
+                Err(RecvTimeoutError::Disconnected) => return,
+            };
             match message {
                 Message::Wake(lane) => self.pump(&lane),
                 Message::Durable(lane, durable) => self.complete(&lane, durable),
@@ -200,7 +238,10 @@ impl Worker {
         let group = lane.replica.group;
         loop {
             let idle = self.inbox.is_empty();
-            self.fill(lane, idle);
+            if let Some(until) = self.fill(lane, idle) {
+                self.later.retain(|(_, other)| !Arc::ptr_eq(other, lane));
+                self.later.push((until, Arc::clone(lane)));
+            }
             let entry = self.lanes.entry(group).or_default();
             if entry.in_flight.may_sleep(lane) {
                 let drained = std::mem::take(&mut entry.drained);
@@ -235,13 +276,14 @@ impl Worker {
     }
 
     /// `idle` says that nothing else is waiting for this thread.
-    fn fill(&mut self, lane: &Arc<Lane>, idle: bool) {
+    fn fill(&mut self, lane: &Arc<Lane>, idle: bool) -> Option<Instant> {
         let outbox = self.outbox.clone();
         let told = Arc::clone(lane);
         let entry = self.lanes.entry(lane.replica.group).or_default();
-        entry.in_flight.fill(lane, idle, move |durable| {
+        let hurried = !entry.drained.is_empty();
+        entry.in_flight.fill(lane, idle, hurried, move |durable| {
             // The worker outlives its lanes' appends: it only ends after they have drained.
             drop(outbox.send(Message::Durable(Arc::clone(&told), durable)));
-        });
+        })
     }
 }

@@ -64,6 +64,7 @@ pub(super) async fn run(group: Weak<Group>, every: Duration) {
         if group.is_odd().is_some() {
             group.hand_over().await;
         }
+        group.raise_semantics().await;
     }
 }
 

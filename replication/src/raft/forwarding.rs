@@ -155,7 +155,13 @@ fn get_answer(input: &mut Bytes) -> io::Result<Answer> {
     Ok(Err(match input.try_get_u8()? {
         0 => {
             let (offset, time) = (Offset(input.try_get_u64()?), Timestamp(input.try_get_u64()?));
-            return Ok(Ok(Applied { offset, time, outcome: get_outcome(input)?, change: None }));
+            return Ok(Ok(Applied {
+                offset,
+                time,
+                outcome: get_outcome(input)?,
+                change: None,
+                queued: Vec::new(),
+            }));
         }
         1 => ProposeError::Overloaded { what: ProposeError::PROPOSALS, in_flight: get_count(input)? },
         2 => ProposeError::Overloaded { what: ProposeError::BYTES, in_flight: get_count(input)? },
@@ -194,6 +200,13 @@ fn put_outcome(outcome: &Outcome, out: &mut BytesMut) {
             put_outcome(outcome, out);
         }
         Outcome::RequestIdReused { offset } => put_numbers(7, &[offset.get()], out),
+        Outcome::Stale => out.put_u8(8),
+        Outcome::Rejected(Rejection::OutboxFull { rows, bytes }) => put_numbers(9, &[*rows, *bytes], out),
+        Outcome::Rejected(Rejection::InvocationIdReused { invocation, offset }) => {
+            out.put_u8(10);
+            put_bytes(invocation.as_bytes(), out);
+            out.put_u64(offset.get());
+        }
     }
 }
 
@@ -227,6 +240,15 @@ fn get_outcome_of(tag: u8, input: &mut Bytes) -> io::Result<Outcome> {
             limit: input.try_get_u64()?,
         }),
         5 => Outcome::Noted,
+        8 => Outcome::Stale,
+        9 => Outcome::Rejected(Rejection::OutboxFull {
+            rows: input.try_get_u64()?,
+            bytes: input.try_get_u64()?,
+        }),
+        10 => Outcome::Rejected(Rejection::InvocationIdReused {
+            invocation: get_text(input)?,
+            offset: Offset(input.try_get_u64()?),
+        }),
         other => return Err(invalid(format!("there is no outcome of kind {other}"))),
     })
 }
@@ -247,7 +269,9 @@ mod tests {
     use super::*;
 
     fn answers() -> Vec<Answer> {
-        let applied = |outcome| Ok(Applied { offset: Offset(9), time: Timestamp(7), outcome, change: None });
+        let applied = |outcome| {
+            Ok(Applied { offset: Offset(9), time: Timestamp(7), outcome, change: None, queued: Vec::new() })
+        };
         let malformed = Rejection::CrdtMalformed { key: "k".into(), reason: "it ends".into() };
         let large = Rejection::CrdtTooLarge { key: "k".into(), bytes: 9, limit: 8 };
         let first = Box::new(Outcome::VersionMismatch { expected: 1, current: 2 });
@@ -259,6 +283,12 @@ mod tests {
             applied(Outcome::Noted),
             applied(Outcome::Duplicate { offset: Offset(4), outcome: first }),
             applied(Outcome::RequestIdReused { offset: Offset(4) }),
+            applied(Outcome::Stale),
+            applied(Outcome::Rejected(Rejection::OutboxFull { rows: 5, bytes: 6 })),
+            applied(Outcome::Rejected(Rejection::InvocationIdReused {
+                invocation: "i".into(),
+                offset: Offset(4),
+            })),
             Err(ProposeError::Overloaded { what: ProposeError::PROPOSALS, in_flight: 5 }),
             Err(ProposeError::Overloaded { what: ProposeError::BYTES, in_flight: 6 }),
             Err(ProposeError::LowSpace { free: 1, reserve: 2 }),

@@ -8,7 +8,7 @@ use std::time::Instant;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use odgm_log::store::LogStore;
-use odgm_log::{GroupId, NodeId, Offset};
+use odgm_log::{GroupId, NodeId, Offset, Term};
 use odgm_projections::View;
 use openraft::Raft;
 use openraft::async_runtime::WatchReceiver as _;
@@ -29,6 +29,7 @@ use super::proposing::Write;
 use super::transfers::Transfers;
 use super::types::{LogId, Peer, Types, index, offset};
 use super::{DRAIN_PATIENCE, RETRY_PAUSE, SNAPSHOT_PATIENCE};
+use crate::feed::Feeder;
 use crate::neighbours::Neighbours;
 use crate::proposal::{Gate, Proposal, ProposeError};
 use crate::reading::{Consistency, ReadError};
@@ -243,6 +244,18 @@ impl Replicator for Arc<Group> {
             self.runtime.block_on(self.raft.trigger().purge_log(last)).map_err(io::Error::other)?;
         }
         Ok(purged.next().min(below))
+    }
+
+    fn feeder(&self) -> &Arc<Feeder> {
+        self.machine.feeder()
+    }
+
+    fn lead(&self) -> BoxFuture<'_, Result<Term, ReadError>> {
+        Group::lead(self).boxed()
+    }
+
+    fn deposed(&self, term: Term) -> BoxFuture<'_, ()> {
+        Group::deposed(self, term).boxed()
     }
 
     fn leader(&self) -> Option<NodeId> {

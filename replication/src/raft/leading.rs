@@ -2,16 +2,49 @@
 
 use std::time::Instant;
 
-use odgm_log::NodeId;
+use odgm_log::{NodeId, Term};
 use openraft::Raft;
 use openraft::async_runtime::WatchReceiver as _;
 
-use super::HANDOVER_PATIENCE;
 use super::group::Group;
 use super::machine::Machine;
 use super::types::Types;
+use super::{HANDOVER_PATIENCE, RETRY_PAUSE};
+use crate::reading::ReadError;
 
 impl Group {
+    /// Waits until this member leads and a quorum has confirmed it, so that its view holds all that was written before; the
+    /// term in which it does.
+    pub(super) async fn lead(&self) -> Result<Term, ReadError> {
+        let mut metrics = self.raft.server_metrics();
+        loop {
+            while metrics.borrow_and_update().current_leader != Some(self.node.0) {
+                metrics.changed().await.map_err(|_| ReadError::Closed)?;
+            }
+            match self.leading_term().await {
+                Ok(term) => return Ok(Term(term)),
+                Err(ReadError::Closed) => return Err(ReadError::Closed),
+                // It may be deposed by now, or its first entry is not committed yet.
+                Err(_) => tokio::time::sleep(RETRY_PAUSE).await,
+            }
+        }
+    }
+
+    /// Returns when this member does not lead in that term any more.
+    pub(super) async fn deposed(&self, term: Term) {
+        let mut metrics = self.raft.metrics();
+        loop {
+            let leads = {
+                let now = metrics.borrow_and_update();
+                now.current_leader == Some(self.node.0) && now.current_term == term.0
+            };
+            // An error says that the member has stopped.
+            if !leads || metrics.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
     /// Lets another member lead, if this one does; returns when one does or nobody wants to.
     pub(crate) async fn hand_over(&self) {
         let standing = self.standing();

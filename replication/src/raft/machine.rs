@@ -29,6 +29,7 @@ use super::log::Log;
 use super::types::{self, Entry, LogId, SnapshotMeta, StoredMembership, Types, offset, to_record};
 use super::{APPLY_BYTES, APPLY_RECORDS};
 use crate::encoding::invalid;
+use crate::feed::Feeder;
 use crate::manager::blocking;
 
 /// A snapshot of a view: a directory of files that do not change any more.
@@ -63,6 +64,8 @@ struct Shared {
     snapshots: Mutex<()>,
     /// The newest offset that is committed and applied here.
     visible: watch::Sender<Offset>,
+    /// Told what records put into the outbox.
+    feeder: Arc<Feeder>,
     /// What other replicas are compared with.
     checkpoints: Mutex<Checkpoints>,
     /// Why nothing more is applied.
@@ -113,7 +116,8 @@ impl Machine {
         checkpoints.note(&header);
         let checkpoints = Mutex::new(checkpoints);
         let installed = watch::Sender::new(());
-        let shared = Shared { log, place, view, snapshots, visible, checkpoints, failure, installed };
+        let feeder = Arc::default();
+        let shared = Shared { log, place, view, snapshots, visible, feeder, checkpoints, failure, installed };
         shared.remove_old_views();
         Ok(Self { shared: Arc::new(shared) })
     }
@@ -131,6 +135,11 @@ impl Machine {
     /// The newest offset that is committed and applied here.
     pub(crate) fn visible(&self) -> &watch::Sender<Offset> {
         &self.shared.visible
+    }
+
+    /// Where what records put into the outbox is told.
+    pub(crate) fn feeder(&self) -> &Arc<Feeder> {
+        &self.shared.feeder
     }
 
     /// What it was at an offset and at those behind it, as far as that is remembered.
@@ -206,6 +215,7 @@ impl Shared {
             self.checkpoints.lock().note(&view.header());
         }
         self.visible.send_replace(view.header().applied);
+        self.feeder.feed(&mut applied);
         Ok(applied)
     }
 
@@ -229,6 +239,7 @@ impl Shared {
         self.checkpoints.lock().note(&next.view.header());
         *self.view.write() = next;
         self.visible.send_replace(at);
+        self.feeder.miss();
         fail::fail_point!("raft-install-view", |_| Err(io::Error::other("a failpoint")));
         self.log.installed()?;
         self.remove_old_views();

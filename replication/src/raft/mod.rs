@@ -23,6 +23,7 @@ mod messages;
 mod network;
 mod notes;
 mod proposing;
+mod raising;
 mod starting;
 mod transfers;
 mod types;
@@ -43,6 +44,8 @@ mod moving;
 mod scenarios;
 #[cfg(test)]
 mod simulation;
+#[cfg(test)]
+mod terms;
 
 use std::time::Duration;
 

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use futures_util::StreamExt as _;
 use odgm_log::body::{Config, Semantics};
 use odgm_log::store::ReadLimit;
-use odgm_log::{Body, BodyType, Cause, GroupId, Kind, NodeId, Offset, Payload, Timestamp};
+use odgm_log::{Body, BodyType, Cause, GroupId, Kind, NodeId, Offset, Payload, Term, Timestamp};
 use odgm_projections::SEMANTICS;
 use openraft::Raft;
 use openraft::async_runtime::WatchReceiver as _;
@@ -50,6 +50,8 @@ pub(super) struct Write {
     idempotent: bool,
     /// Whether it came from another node: then it goes no further.
     passed: bool,
+    /// The term in which this node has to lead for it.
+    term: Option<Term>,
     /// Whether the answer to an earlier try was lost: that one may have been applied, whatever is said of a later one.
     lost: bool,
     /// Who was asked before, and whom that one named as the leader.
@@ -60,10 +62,10 @@ pub(super) struct Write {
 
 impl Write {
     pub(super) fn new(proposal: Proposal) -> Self {
-        let Proposal { payload, kind, encoded, needs_room, until, reply, admission } = proposal;
+        let Proposal { payload, kind, encoded, needs_room, until, term, reply, admission } = proposal;
         let patience = Instant::now() + LEADER_PATIENCE;
         let (until, passed) = (until.map_or(patience, |until| until.min(patience)), false);
-        let again = matches!(reply, Reply::Channel(_));
+        let again = matches!(reply, Reply::Channel(_)) && term.is_none();
         let idempotent = payload.cause.request_id.is_some();
         let waiting = Some((reply, admission));
         Self {
@@ -74,6 +76,7 @@ impl Write {
             again,
             idempotent,
             passed,
+            term,
             lost: false,
             sent_on: None,
             waiting,
@@ -93,6 +96,7 @@ impl Write {
             again,
             idempotent,
             passed,
+            term: None,
             lost: false,
             sent_on: None,
             waiting,
@@ -167,6 +171,7 @@ impl Proposer {
             }
             let until = batch.iter().map(|write: &Write| write.until).min().unwrap_or_else(Instant::now);
             let leader = leader_by(&self.raft, until).await.map(|leader| self.follow(leader, &batch));
+            self.turn_down_the_deposed(leader, &mut batch);
             match leader {
                 Some(leader) if leader == self.node => {
                     if !begun {
@@ -187,6 +192,17 @@ impl Proposer {
                     }
                 }
             }
+        }
+    }
+
+    /// Refuses what only the leader of an earlier term may write.
+    fn turn_down_the_deposed(&self, leader: Option<NodeId>, batch: &mut Vec<Write>) {
+        let now =
+            (leader == Some(self.node)).then(|| Term(self.raft.metrics().borrow_watched().current_term));
+        for write in batch.extract_if(.., |write| write.term.is_some_and(|term| now != Some(term))) {
+            write.answer(Err(ProposeError::NotLeader {
+                leader: leader.filter(|leader| *leader != self.node),
+            }));
         }
     }
 
@@ -470,7 +486,8 @@ mod tests {
         let admission = Gate::new(Limits::default()).admit(encoded.len()).expect("there is room");
         let (sender, answer) = oneshot::channel();
         let reply = Reply::Channel(sender);
-        let proposal = Proposal { payload, kind, encoded, needs_room: true, until: None, reply, admission };
+        let proposal =
+            Proposal { payload, kind, encoded, needs_room: true, until: None, term: None, reply, admission };
         let (queue, mut tried_again) = mpsc::unbounded_channel();
 
         let unanswered = ProposeError::Unknown { reason: "the leader did not answer".to_owned() };

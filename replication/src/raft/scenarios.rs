@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use odgm_log::body::{Config, SetValues, Value};
 use odgm_log::store::{LogStore, Options, ReadLimit};
-use odgm_log::{Body, Cause, GroupId, NodeId, Offset, Payload};
+use odgm_log::{Body, Cause, GroupId, NodeId, Offset, Payload, Term};
 use odgm_projections::storage::{Engine, Resources};
 use odgm_projections::{Applied, Header};
 use openraft::async_runtime::WatchReceiver as _;
@@ -146,6 +146,11 @@ impl Cluster {
     }
 
     pub(super) async fn propose_body(&self, node: NodeId, body: Body) -> Answer {
+        self.propose_in(None, node, body).await
+    }
+
+    /// Proposes on one node, only if it leads in that term where one is named.
+    pub(super) async fn propose_in(&self, term: Option<Term>, node: NodeId, body: Body) -> Answer {
         let payload = Payload { cause: Cause::default(), body };
         let (kind, encoded) = payload.encode().expect("a record");
         let admission = self.gate.admit(encoded.len()).expect("room");
@@ -153,7 +158,16 @@ impl Cluster {
         let reply = Reply::Channel(sender);
         let needs_room = true;
         let until = None;
-        self.group(node).propose(Proposal { payload, kind, encoded, needs_room, until, reply, admission });
+        self.group(node).propose(Proposal {
+            payload,
+            kind,
+            encoded,
+            needs_room,
+            until,
+            term,
+            reply,
+            admission,
+        });
         answer.await.expect("every proposal is answered")
     }
 
@@ -443,6 +457,13 @@ async fn who_was_away_for_longer_than_the_log_comes_back_through_a_snapshot() {
         (store.read(GROUP, Offset(1), WHOLE), cluster.members[&leader].store.read(GROUP, Offset(1), WHOLE));
     let count = usize::try_from(last.0).expect("few");
     assert_eq!(here.expect("readable")[..count], there.expect("readable")[..count]);
+    // They are counted after they are there.
+    patiently(async {
+        while cluster.members[&away].transfers.counts().filled_records < last.0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
     let counts = cluster.members[&away].transfers.counts();
     assert_eq!(counts.filled_records, last.0, "each was fetched once");
     let last = cluster.write(&ALL, "late", "1").await.expect("acknowledged").offset;

@@ -86,6 +86,7 @@ impl Client {
             encoded,
             needs_room: true,
             until: None,
+            term: None,
             reply,
             admission,
         });

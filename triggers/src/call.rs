@@ -1,4 +1,4 @@
-//! One call of a function, as the log asks for it.
+//! One call of a function, whoever asks for it.
 
 use std::fmt;
 use std::str::FromStr;
@@ -11,18 +11,21 @@ use odgm_log::{GroupId, NodeId, Offset};
 /// A function to call, with all that must travel with the call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Call {
-    /// The same for every attempt: whoever keeps it can make the call's effect happen once.
-    pub key: IdempotencyKey,
+    /// The same for every attempt: whoever keeps it can make the call's effect happen once. An [`IdempotencyKey`] as text
+    /// where a trigger or an invocation asks for the call; empty if there is none.
+    pub key: String,
     /// The function, and the object it is called on.
     pub target: Target,
     /// The request's payload.
     pub payload: Bytes,
     /// How many triggers led here; one more than the cause's.
     pub depth: u32,
-    /// How long the function may take, this attempt alone.
-    pub timeout: Duration,
+    /// The record that caused the call; none for a client's own call.
+    pub cause: Option<Parent>,
     /// W3C trace context of the cause.
     pub traceparent: Option<String>,
+    /// How long the function may take, this attempt alone.
+    pub timeout: Duration,
 }
 
 /// Names a call in the whole grid: the record that caused it, and which of that record's targets it is.

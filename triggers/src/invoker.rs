@@ -1,8 +1,13 @@
-//! Who makes the calls.
+//! Who makes the calls, and what can come of them.
 
+use std::collections::BTreeMap;
 use std::future::Future;
+use std::time::Duration;
 
 use bytes::Bytes;
+use odgm_log::body::calls::Status;
+use tokio::time::Instant;
+use tonic::Code;
 
 use crate::call::Call;
 
@@ -10,33 +15,187 @@ use crate::call::Call;
 pub trait Invoker: Send + Sync + 'static {
     /// Makes one attempt. The future may be dropped at any time: the attempt then has no outcome, though the
     /// function may have run.
-    fn invoke(&self, call: &Call) -> impl Future<Output = Result<Completion, Failure>> + Send;
+    fn invoke(&self, call: &Call) -> impl Future<Output = Result<Answer, Failure>> + Send;
 }
 
-/// What a function that ended well answered.
+/// What a function answered: that it completed, or with which status it did not.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Completion {
+pub struct Answer {
+    /// How it ended, in its own words.
+    pub status: Status,
     /// Its answer.
     pub payload: Bytes,
+    /// Headers of its answer.
+    pub headers: BTreeMap<String, String>,
 }
 
-/// Why an attempt did not end well.
+/// Why there is no answer of the function.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Failure {
-    /// The function itself refused: trying again gives the same.
-    #[error("the function answered with an error: {0}")]
-    Application(String),
-    /// The function may answer another time: it could not be reached, was too slow, or failed inside.
-    #[error("the function could not be called: {0}")]
-    Temporary(String),
-    /// There is no such class, function or partition.
-    #[error("there is nothing to call: {0}")]
-    NoTarget(String),
+    /// There is no such class.
+    #[error("there is no class {class:?}: expected the name of a collection")]
+    NoClass {
+        /// The name.
+        class: String,
+    },
+    /// The class has no such function, or it is not to be called.
+    #[error("class {class:?} has no function {function:?} to call: {reason}")]
+    NoFunction {
+        /// The class.
+        class: String,
+        /// The function asked for.
+        function: String,
+        /// Why there is none, and what was expected.
+        reason: String,
+    },
+    /// The function's route is none that a call can take as things are.
+    #[error("function {function:?} of class {class:?} cannot be called: {reason}")]
+    Misconfigured {
+        /// The class.
+        class: String,
+        /// The function.
+        function: String,
+        /// Why, and what was expected.
+        reason: String,
+    },
+    /// Nothing was sent, so as not to burden who does not answer, or has all it can take.
+    #[error("the call was held back: {reason}")]
+    Held {
+        /// From when on a call may be made again.
+        until: Instant,
+        /// Why.
+        reason: String,
+    },
+    /// The function was not reached: nothing was sent.
+    #[error("the function was not reached: {reason}")]
+    Unreachable {
+        /// Why.
+        reason: String,
+    },
+    /// The function did not answer in time. It may have run.
+    #[error("the function did not answer within {} ms", after.as_millis())]
+    Timeout {
+        /// How long it was waited for.
+        after: Duration,
+    },
+    /// The function answered with a gRPC status.
+    #[error("the function answered with {}: {message}", name(*code))]
+    Refused {
+        /// The number of the status.
+        code: i32,
+        /// What it says.
+        message: String,
+    },
+    /// What answered spoke something else, or went away in the middle. The function may have run.
+    #[error("the function gave no proper answer: {reason}")]
+    Garbled {
+        /// What was wrong with it.
+        reason: String,
+    },
 }
 
 impl Failure {
     /// Whether another attempt can end differently.
     pub fn is_temporary(&self) -> bool {
-        matches!(self, Self::Temporary(_))
+        match self {
+            Self::NoClass { .. } | Self::NoFunction { .. } | Self::Misconfigured { .. } => false,
+            Self::Held { .. } | Self::Unreachable { .. } | Self::Timeout { .. } | Self::Garbled { .. } => {
+                true
+            }
+            Self::Refused { code, .. } => matches!(
+                Code::from_i32(*code),
+                Code::Unavailable
+                    | Code::DeadlineExceeded
+                    | Code::ResourceExhausted
+                    | Code::Aborted
+                    | Code::Internal
+                    | Code::Unknown
+                    | Code::Cancelled
+                    | Code::DataLoss
+            ),
+        }
+    }
+
+    /// What it is in an outcome: a gRPC status of the function is an error of the application, all else one of the system.
+    pub fn status(&self) -> Status {
+        match self {
+            Self::Refused { .. } => Status::ApplicationError,
+            Self::NoClass { .. }
+            | Self::NoFunction { .. }
+            | Self::Misconfigured { .. }
+            | Self::Held { .. }
+            | Self::Unreachable { .. }
+            | Self::Timeout { .. }
+            | Self::Garbled { .. } => Status::SystemError,
+        }
+    }
+
+    /// What a client that waits for the answer gets over gRPC; a status of the function passes through.
+    pub fn code(&self) -> Code {
+        match self {
+            Self::NoClass { .. } | Self::NoFunction { .. } => Code::NotFound,
+            Self::Misconfigured { .. } => Code::FailedPrecondition,
+            Self::Held { .. } | Self::Unreachable { .. } => Code::Unavailable,
+            Self::Timeout { .. } => Code::DeadlineExceeded,
+            Self::Refused { code, .. } => Code::from_i32(*code),
+            Self::Garbled { .. } => Code::Internal,
+        }
+    }
+}
+
+/// The name of a gRPC status, as its documentation has it.
+fn name(code: i32) -> &'static str {
+    match Code::from_i32(code) {
+        Code::Ok => "OK",
+        Code::Cancelled => "CANCELLED",
+        Code::Unknown => "UNKNOWN",
+        Code::InvalidArgument => "INVALID_ARGUMENT",
+        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
+        Code::NotFound => "NOT_FOUND",
+        Code::AlreadyExists => "ALREADY_EXISTS",
+        Code::PermissionDenied => "PERMISSION_DENIED",
+        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
+        Code::FailedPrecondition => "FAILED_PRECONDITION",
+        Code::Aborted => "ABORTED",
+        Code::OutOfRange => "OUT_OF_RANGE",
+        Code::Unimplemented => "UNIMPLEMENTED",
+        Code::Internal => "INTERNAL",
+        Code::Unavailable => "UNAVAILABLE",
+        Code::DataLoss => "DATA_LOSS",
+        Code::Unauthenticated => "UNAUTHENTICATED",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(code: Code) -> Failure {
+        Failure::Refused { code: code as i32, message: "no".into() }
+    }
+
+    #[test]
+    fn only_what_can_end_differently_is_tried_again() {
+        let temporary = [
+            Failure::Held { until: Instant::now(), reason: String::new() },
+            Failure::Unreachable { reason: String::new() },
+            Failure::Timeout { after: Duration::ZERO },
+            Failure::Garbled { reason: String::new() },
+        ];
+        assert!(temporary.iter().all(Failure::is_temporary));
+        let codes = (0..=16).map(Code::from_i32).filter(|code| refused(*code).is_temporary());
+        let names: Vec<_> = codes.map(|code| name(code as i32)).collect();
+        insta::assert_snapshot!(names.join(" "), @"CANCELLED UNKNOWN DEADLINE_EXCEEDED RESOURCE_EXHAUSTED ABORTED INTERNAL UNAVAILABLE DATA_LOSS");
+        assert!(!Failure::NoClass { class: "c".into() }.is_temporary());
+    }
+
+    #[test]
+    fn what_the_function_says_passes_through() {
+        let failure = refused(Code::PermissionDenied);
+        assert_eq!((failure.code(), failure.status()), (Code::PermissionDenied, Status::ApplicationError));
+        assert_eq!(failure.to_string(), "the function answered with PERMISSION_DENIED: no");
+        let failure = Failure::Timeout { after: Duration::from_millis(1_500) };
+        assert_eq!((failure.code(), failure.status()), (Code::DeadlineExceeded, Status::SystemError));
+        assert_eq!(failure.to_string(), "the function did not answer within 1500 ms");
     }
 }

@@ -1,11 +1,17 @@
 //! What happens because of a record: functions are called, and what came of it becomes a record too.
 //!
-//! Triggers are rows of a projection and their dispatch is a consumer of it. This crate has the two ends that the
-//! dispatcher will stand between: a [`Call`], which an outbox row turns into, and the [`Invoker`] that makes it.
-//! Matching records against triggers belongs to apply, in `odgm-projections`.
+//! Triggers are rows of a projection and their dispatch is a consumer of it. Matching records against triggers belongs
+//! to apply, in `odgm-projections`; here is a [`Call`], which an outbox row or a client's request turns into, and the
+//! [`Invoker`] that makes it: [`functions`].
 
 mod call;
+pub mod functions;
 mod invoker;
+pub mod metrics;
+mod post;
+pub mod processor;
 
 pub use call::{Call, IdempotencyKey, InvalidKey};
-pub use invoker::{Completion, Failure, Invoker};
+pub use functions::{Catalogue, Functions, Remote};
+pub use invoker::{Answer, Failure, Invoker};
+pub use post::{Announce, Post, PostError};

@@ -1,0 +1,6 @@
+//! Stories of a plan, and of whatever order things happen in.
+
+mod million;
+mod model;
+mod stories;
+mod world;

@@ -1,0 +1,135 @@
+//! What a worker reads of its partition, where it may block.
+
+use bytes::Bytes;
+use odgm_log::body::calls::{Blob, Place, RowKey};
+use odgm_log::{Offset, Timestamp};
+use odgm_projections::{
+    DeadLetter, DeliveryRow, Error, Letter, Moment, OutboxRow, RecordSource as _, SourceError, View,
+};
+use odgm_replication::Partition;
+
+use super::limits::{LETTERS, PAGE, PAGE_BYTES, PART_OF_A_PAGE};
+use super::plan::{Deliver, Dispatch, LetterPage, LetterSeen, Page};
+
+/// Why something could not be read.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ReadError {
+    /// The view cannot be read.
+    #[error("the view cannot be read: {0}")]
+    View(#[from] Error),
+    /// Nor the log.
+    #[error("the record that asks for the call cannot be read: {0}")]
+    Log(#[from] SourceError),
+    /// Or it is of another version, or damaged.
+    #[error("the record that asks for the call cannot be read: {0}")]
+    Record(#[from] odgm_log::PayloadError),
+}
+
+/// Where a view is.
+pub(super) fn moment(view: &View) -> Moment {
+    let header = view.header();
+    Moment { offset: header.applied, time: header.time }
+}
+
+/// A page of the outbox, without payloads.
+pub(super) fn outbox(
+    view: &View,
+    mut from: RowKey,
+    until: Timestamp,
+) -> Result<Page<RowKey, OutboxRow>, ReadError> {
+    let as_of = moment(view);
+    let (mut rows, mut bytes) = (Vec::new(), 0);
+    loop {
+        let part = view.outbox(from, until, PART_OF_A_PAGE)?;
+        let is_last = part.len() < PART_OF_A_PAGE;
+        for (key, mut row) in part {
+            if rows.len() == PAGE || bytes >= PAGE_BYTES {
+                return Ok(Page { rows, next: Some(key), as_of });
+            }
+            bytes += row.payload.take().map_or(0, |payload| payload.0.len());
+            from = after(key);
+            rows.push((key, row));
+        }
+        if is_last {
+            let later = view.outbox(from, Timestamp(u64::MAX), 1)?;
+            return Ok(Page { rows, next: later.first().map(|(key, _)| *key), as_of });
+        }
+    }
+}
+
+/// A page of what is to be delivered, without answers.
+pub(super) fn deliveries(view: &View, mut from: Place) -> Result<Page<Place, DeliveryRow>, ReadError> {
+    let as_of = moment(view);
+    let (mut rows, mut bytes) = (Vec::new(), 0);
+    loop {
+        let part = view.deliveries(from, PART_OF_A_PAGE)?;
+        let is_last = part.len() < PART_OF_A_PAGE;
+        for (place, mut row) in part {
+            if rows.len() == PAGE || bytes >= PAGE_BYTES {
+                return Ok(Page { rows, next: Some(place), as_of });
+            }
+            bytes += std::mem::take(&mut row.finished.payload).0.len();
+            from = Place { offset: place.offset, index: place.index.saturating_add(1) };
+            rows.push((place, row));
+        }
+        if is_last {
+            return Ok(Page { rows, next: None, as_of });
+        }
+    }
+}
+
+/// The next dead letters.
+pub(super) fn letters(view: &View, mut after: Option<Place>) -> Result<LetterPage, ReadError> {
+    let total_bytes = view.header().calls.dead_letter_bytes;
+    let mut letters = Vec::new();
+    loop {
+        // A letter may hold a large payload, and is let go before the next is read.
+        let part = view.dead_letters(after, 1)?;
+        let Some((place, letter)) = part.first() else { break };
+        after = Some(*place);
+        letters.push(LetterSeen { place: *place, died: letter.died.time, bytes: weight(letter) });
+        if letters.len() == LETTERS {
+            break;
+        }
+    }
+    Ok(LetterPage { letters, total_bytes })
+}
+
+/// About how many bytes a dead letter has.
+fn weight(letter: &DeadLetter) -> u64 {
+    const BESIDES: usize = 256;
+    let payload = match &letter.letter {
+        Letter::Call(row) => row.payload.as_ref().map_or(0, |payload| payload.0.len()),
+        Letter::Delivery(row) => row.finished.payload.0.len(),
+    };
+    (BESIDES + letter.reason.len() + payload) as u64
+}
+
+/// What a call is called with.
+pub(super) fn payload(partition: &Partition, dispatch: &Dispatch) -> Result<Bytes, ReadError> {
+    let Dispatch { key, row, .. } = dispatch;
+    if row.generation > 0 {
+        // One that was redriven has it itself.
+        let found = partition.view().outbox(*key, key.due, 1)?.into_iter().next();
+        if let Some((_, OutboxRow { payload: Some(Blob(payload)), .. })) =
+            found.filter(|(found, _)| found == key)
+        {
+            return Ok(payload);
+        }
+    }
+    let record = partition.records().get(key.offset)?;
+    Ok(row.subject.payload_in(&record.decode()?))
+}
+
+/// The row of an outcome that is to be delivered, with the answer; none if it is no more.
+pub(super) fn delivery(view: &View, deliver: &Deliver) -> Result<Option<DeliveryRow>, ReadError> {
+    let found = view.deliveries(deliver.place, 1)?.into_iter().next();
+    Ok(found.filter(|(place, _)| *place == deliver.place).map(|(_, row)| row))
+}
+
+fn after(key: RowKey) -> RowKey {
+    match key.index.checked_add(1) {
+        Some(index) => RowKey { index, ..key },
+        None => RowKey { offset: Offset(key.offset.0.saturating_add(1)), index: 0, ..key },
+    }
+}

@@ -1,0 +1,8 @@
+//! The processor on real partitions, whose functions are made up.
+
+#![allow(clippy::expect_used, clippy::panic)]
+
+mod restarts;
+mod support;
+mod triggers;
+mod waiting;

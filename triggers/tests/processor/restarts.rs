@@ -1,0 +1,48 @@
+//! Calls that a node takes with it when it is started again.
+
+use std::collections::BTreeSet;
+
+use odgm_log::body::calls::Status;
+
+use crate::support::{
+    Doing, Functions, Node, attach, outcomes, put, settled, target, triggers, until, write,
+};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn calls_that_fail_are_tried_again_after_a_restart_and_those_under_way_are_begun_again() {
+    let (dir, functions) = (tempfile::tempdir().expect("a folder"), Functions::new());
+    let node = Node::start(dir.path(), &functions).await;
+    let here = node.collection("here", &[]).await;
+    attach(&here, "o", triggers(&[target("here", "count"), target("here", "slow")], &[], &[])).await;
+    functions.set("count", Doing::Fails);
+    functions.set("slow", Doing::Hangs);
+    let mut written = BTreeSet::new();
+    for _ in 0..50 {
+        written.insert(write(&here, put("o", "7")).await.0);
+    }
+    // Until each has failed at least once.
+    until(&here, |header| {
+        let rows = here.view().outbox(Default::default(), odgm_log::Timestamp(u64::MAX), 1_000);
+        let rows = rows.expect("readable");
+        header.calls.outbox_rows == 100
+            && rows.iter().all(|(_, row)| row.target.function == "slow" || row.attempt > 0)
+    })
+    .await;
+    node.stop().await;
+    drop(here);
+
+    functions.set("count", Doing::Answers(Status::Completed));
+    functions.set("slow", Doing::Answers(Status::ApplicationError));
+    let node = Node::start(dir.path(), &functions).await;
+    let here = node.manager.partition("here", 0).expect("there");
+    settled(&here).await;
+    let ended = outcomes(&here);
+    for (function, status) in [("count", Status::Completed), ("slow", Status::ApplicationError)] {
+        let of_it = ended.iter().filter(|(name, ended, _)| name == function && *ended == status);
+        let causes: Vec<_> = of_it.map(|(_, _, cause)| *cause).collect();
+        assert_eq!(causes.len(), 50, "each has one outcome of {function}");
+        assert_eq!(causes.into_iter().collect::<BTreeSet<_>>(), written);
+    }
+    assert_eq!(here.view().header().calls.stale, 0, "a node that stops records nothing late");
+    node.stop().await;
+}

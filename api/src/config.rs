@@ -3,6 +3,7 @@
 //! [`table`] is the one place that names each variable with its default and meaning; reading, help text and
 //! `odgm config` are all driven by it. A wrong value is refused when the node starts.
 
+mod calls;
 mod cluster;
 mod parse;
 mod table;
@@ -15,6 +16,7 @@ use std::time::Duration;
 use odgm_replication::sessions::ZenohOptions;
 use odgm_replication::{ClusterOptions, Definition, Options};
 
+pub use calls::Calls;
 pub use cluster::{EventLocality, ZenohRoutes};
 pub use table::{Effect, Setting};
 
@@ -39,6 +41,8 @@ pub struct Config {
     pub limits: Limits,
     /// Where data are kept, and their bounds.
     pub store: Options,
+    /// Who makes calls, and how.
+    pub calls: Calls,
     /// How the node is part of a cluster, if it is.
     cluster: ClusterOptions,
     /// How it speaks Zenoh, if it does.
@@ -83,6 +87,12 @@ pub struct Limits {
     pub write_stream_patience: Duration,
     /// Subscriptions of the node.
     pub subscriptions: usize,
+    /// Calls of the node whose clients wait.
+    pub calls: usize,
+    /// Bytes of their requests.
+    pub call_bytes: usize,
+    /// How long such a call may take where neither its client nor its collection says so.
+    pub call_timeout: Duration,
 }
 
 /// A value that a setting does not take.
@@ -152,6 +162,7 @@ impl Config {
             logging: Logging::default(),
             limits: Limits::default(),
             store: Options::new(""),
+            calls: Calls::default(),
             cluster: ClusterOptions::default(),
             zenoh: ZenohOptions::default(),
             routes: ZenohRoutes::default(),
@@ -226,6 +237,7 @@ mod tests {
         let expected = Options::new("./data");
         assert_eq!(format!("{:#?}", config.store), format!("{expected:#?}"));
         assert_eq!((config.port, config.limits.request_bytes, config.limits.id_bytes), (8080, 4 << 20, 160));
+        assert_eq!(config.calls.processor, odgm_triggers::processor::Settings::default());
     }
 
     #[test]
@@ -246,7 +258,7 @@ mod tests {
 
     #[test]
     fn a_wrong_value_is_refused_by_name_with_what_was_expected() {
-        const WRONG: [(&str, &str); 10] = [
+        const WRONG: [(&str, &str); 12] = [
             ("ODGM_HTTP_PORT", "70000"),
             ("ODGM_HTTP_HOST", "localhost"),
             ("ODGM_NODE_ID", "two words"),
@@ -256,6 +268,8 @@ mod tests {
             ("ODGM_COLLECTION", r#"[{"name": "a", "shard_type": "mst"}]"#),
             ("ODGM_MEMBERS", "1,,2"),
             ("LOG_FORMAT", "xml"),
+            ("ODGM_PAYLOAD_FORMAT", "xml"),
+            ("ODGM_TRIGGER_TIMEOUT_MS", "0"),
             ("OPRC_ZENOH_MODE", "star"),
         ];
         let refusal = |at: usize| {
@@ -273,6 +287,8 @@ mod tests {
         ODGM_COLLECTION="[{\"name\": \"a\", \"shard_type\": \"mst\"}]": expected valid collections: "a" has shard_type: this build does not replicate by mst yet; expected raft, basic, none or single
         ODGM_MEMBERS="1,,2": expected node numbers or names separated by commas
         LOG_FORMAT="xml": expected text or json
+        ODGM_PAYLOAD_FORMAT="xml": expected json, protobuf or protobuf-numeric
+        ODGM_TRIGGER_TIMEOUT_MS="0": expected a whole number from 1 to 86400000
         OPRC_ZENOH_MODE="star": expected peer, client or router
         "#);
     }

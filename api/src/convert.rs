@@ -1,5 +1,7 @@
 //! Between the messages of the contract and the bodies of records.
 
+pub(crate) mod calls;
+
 use std::collections::BTreeMap;
 
 use odgm_log::body::{DataTrigger, FunctionTrigger, Target, Triggers, Value, ValueKind};

@@ -7,6 +7,7 @@ mod cursor;
 mod gathering;
 pub mod identity;
 pub mod logging;
+mod metrics;
 pub mod node;
 pub mod record_json;
 mod request;

@@ -8,15 +8,19 @@ use std::time::Duration;
 use odgm_log::NodeId;
 use odgm_log::store::SyncError;
 use odgm_replication::{CatalogueError, Manager, OpenError};
+use odgm_triggers::functions::Functions;
+use odgm_triggers::processor::Processor;
+use odgm_triggers::{Announce, Catalogue};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, block_in_place};
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{self, Config, Effect};
-use crate::services::Shared;
+use crate::config::{self, Calls, Config, Effect};
+use crate::services::{Post, Shared};
 use crate::zenoh::Routes;
-use crate::{logging, server};
+use crate::zenoh::calls::{Announcer, Remote};
+use crate::{logging, metrics, server};
 
 /// A running node.
 pub struct Node {
@@ -56,6 +60,9 @@ pub enum NodeError {
     /// The system does not let the process wait for signals.
     #[error("waiting for signals: {0}")]
     Signals(std::io::Error),
+    /// What calls need over Zenoh cannot be declared.
+    #[error("declaring in Zenoh what calls of functions need: {0}")]
+    Zenoh(zenoh::Error),
     /// The disk failed. What was acknowledged is safe; what was under way is unknown.
     #[error(
         "the log can no longer be made durable, so the node stops: {0}; if the disk of the data directory is full, free \
@@ -109,19 +116,27 @@ impl Node {
         if store.address.is_none() && !address.ip().is_unspecified() {
             store.address = Some(address.to_string());
         }
+        metrics::install();
         let manager = Manager::open(store).await?;
-        let bootstrapped = manager.bootstrap(config.collections).await.map_err(NodeError::Bootstrap);
-        let port_file = config.port_file.as_deref();
-        let begun =
-            bootstrapped.and_then(|()| port_file.map_or(Ok(()), |path| write_port(path, address.port())));
-        if let Err(error) = begun {
-            manager.shutdown().await;
-            return Err(error);
-        }
         let stop = CancellationToken::new();
-        let shared = Arc::new(Shared::new(Arc::clone(&manager), config.limits, stop.clone()));
-        let routes = Routes::start(&shared, config.routes);
-        let server = tokio::spawn(server::run(listener, shared, config.reflection));
+        let bootstrapped = manager.bootstrap(config.collections).await.map_err(NodeError::Bootstrap);
+        let calling = bootstrapped.and_then(|()| Calling::begin(&manager, config.calls, &stop));
+        let port_file = config.port_file.as_deref();
+        let begun = calling.and_then(|calling| {
+            port_file.map_or(Ok(()), |path| write_port(path, address.port())).map(|()| calling)
+        });
+        let calling = match begun {
+            Ok(calling) => calling,
+            Err(error) => {
+                stop.cancel();
+                manager.shutdown().await;
+                return Err(error);
+            }
+        };
+        let functions = Arc::clone(&calling.functions);
+        let shared = Arc::new(Shared::new(Arc::clone(&manager), functions, config.limits, stop.clone()));
+        let routes = Routes::start(&shared, config.routes, calling.remote);
+        let server = tokio::spawn(server::run(listener, Arc::clone(&shared), config.reflection));
         tracing::info!(
             %address,
             node = %manager.node_id(),
@@ -129,8 +144,8 @@ impl Node {
             version = env!("CARGO_PKG_VERSION"),
             "listening"
         );
-        let running =
-            tokio::spawn(run(Arc::clone(&manager), server, routes, stop.clone(), config.shutdown_grace));
+        let parts = Parts { shared, server, routes, processor: calling.processor };
+        let running = tokio::spawn(parts.run(config.shutdown_grace));
         Ok(Self { address, manager, stop, running })
     }
 
@@ -163,43 +178,85 @@ impl Node {
     }
 }
 
-/// Waits for the end, and brings it about in order: no new requests, no requests under way, no data in memory.
-async fn run(
-    manager: Arc<Manager>,
-    mut server: JoinHandle<()>,
-    routes: Option<Routes>,
-    stop: CancellationToken,
-    grace: Duration,
-) -> Result<(), NodeError> {
-    let mut failure = manager.failure();
-    let mut outcome = tokio::select! {
-        () = stop.cancelled() => Ok(()),
-        failed = failure.wait_for(Option::is_some) => {
-            failed.ok().and_then(|error| error.clone()).map_or(Ok(()), |error| Err(NodeError::Disk(error)))
-        }
-        served = &mut server => served.map_err(NodeError::Task),
-    };
-    if let Err(error) = &outcome {
-        tracing::error!(%error, "stopping");
+/// Who makes the calls of a node.
+struct Calling {
+    functions: Arc<Functions>,
+    processor: Processor,
+    remote: Option<Arc<Remote>>,
+}
+
+impl Calling {
+    /// Begins to call what the log asks for.
+    fn begin(manager: &Arc<Manager>, settings: Calls, stop: &CancellationToken) -> Result<Self, NodeError> {
+        let session = manager.sessions().map(|sessions| sessions.first());
+        // Declaring may wait for other nodes.
+        let open =
+            |session| block_in_place(|| Ok((Remote::open(session, manager)?, Announcer::open(session)?)));
+        let over_zenoh = session.map(open).transpose().map_err(NodeError::Zenoh)?;
+        let (remote, announcer) = over_zenoh.unzip();
+        let catalogue: Arc<dyn Catalogue> = Arc::<Manager>::clone(manager);
+        let remote = remote.map(Arc::new);
+        let called = remote.clone().map(|remote| remote as Arc<dyn odgm_triggers::Remote>);
+        let functions = Functions::new(catalogue, called, settings.functions);
+        let processor = Processor::start(
+            Arc::clone(manager),
+            Arc::clone(&functions),
+            Arc::new(Post(Arc::clone(manager))),
+            announcer.map(|announcer| Arc::new(announcer) as Arc<dyn Announce>),
+            settings.processor,
+            stop.child_token(),
+        );
+        Ok(Self { functions, processor, remote })
     }
-    // While this node still answers, so that nobody notices.
-    manager.hand_over().await;
-    stop.cancel();
-    if !server.is_finished() {
-        match tokio::time::timeout(grace, &mut server).await {
-            Ok(served) => outcome = outcome.and(served.map_err(NodeError::Task)),
-            Err(_) => {
-                tracing::warn!(?grace, "requests were still under way when the time to stop was over");
-                server.abort();
+}
+
+/// What of a node has to end in order.
+struct Parts {
+    shared: Arc<Shared>,
+    server: JoinHandle<()>,
+    routes: Option<Routes>,
+    processor: Processor,
+}
+
+impl Parts {
+    /// Waits for the end, and brings it about in order: no new calls of triggers, no new requests, no requests under way, no
+    /// data in memory.
+    async fn run(mut self, grace: Duration) -> Result<(), NodeError> {
+        let manager = &self.shared.manager;
+        let stop = &self.shared.stop;
+        let mut failure = manager.failure();
+        let mut outcome = tokio::select! {
+            () = stop.cancelled() => Ok(()),
+            failed = failure.wait_for(Option::is_some) => {
+                failed.ok().and_then(|error| error.clone()).map_or(Ok(()), |error| Err(NodeError::Disk(error)))
+            }
+            served = &mut self.server => served.map_err(NodeError::Task),
+        };
+        if let Err(error) = &outcome {
+            tracing::error!(%error, "stopping");
+        }
+        // While this node still answers, so that nobody notices.
+        manager.hand_over().await;
+        stop.cancel();
+        self.processor.ended(grace).await;
+        if !self.server.is_finished() {
+            match tokio::time::timeout(grace, &mut self.server).await {
+                Ok(served) => outcome = outcome.and(served.map_err(NodeError::Task)),
+                Err(_) => {
+                    tracing::warn!(?grace, "requests were still under way when the time to stop was over");
+                    self.server.abort();
+                }
             }
         }
+        if let Some(routes) = self.routes {
+            routes.ended(grace).await;
+        }
+        // Those whose clients have gone.
+        self.shared.calling.ended(grace).await;
+        manager.shutdown().await;
+        tracing::info!("stopped");
+        outcome
     }
-    if let Some(routes) = routes {
-        routes.ended(grace).await;
-    }
-    manager.shutdown().await;
-    tracing::info!("stopped");
-    outcome
 }
 
 /// What an earlier node wrote would send whoever waits for the file to the wrong port.

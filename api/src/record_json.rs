@@ -2,6 +2,8 @@
 //!
 //! Text stays text; other bytes are `{"base64": …}`, and CRDT values `{"crdt": …}`.
 
+mod calls;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use odgm_log::body::{
@@ -52,6 +54,12 @@ fn body(body: &Body) -> Map<String, Json> {
         Body::Blank => Map::new(),
         Body::Membership(membership) => members(membership),
         Body::CollectTombstones(collect) => map([("through", json!(collect.through.get()))]),
+        Body::Invoke(invoke) => calls::invoke(invoke),
+        Body::Outcome(outcome) => calls::outcome(outcome),
+        Body::TriggerSettled(settled) => calls::settled(settled),
+        Body::Delivered(delivered) => calls::delivered(delivered),
+        Body::Redrive(redrive) => calls::redrive(redrive),
+        Body::Discard(discard) => calls::discard(discard),
     }
 }
 
@@ -108,6 +116,10 @@ fn rules(config: &Config) -> Map<String, Json> {
         ("dedup_max_ids", json!(config.dedup_max_ids)),
         ("dedup_max_bytes", json!(config.dedup_max_bytes)),
         ("time_index_interval_ms", json!(config.time_index_interval_ms)),
+        ("max_outbox_rows", json!(config.max_outbox_rows)),
+        ("max_outbox_bytes", json!(config.max_outbox_bytes)),
+        ("result_retention_ms", json!(config.result_retention_ms)),
+        ("max_result_bytes", json!(config.max_result_bytes)),
     ])
 }
 
@@ -136,11 +148,21 @@ fn values(entries: &[(String, Value)]) -> Json {
 }
 
 fn value(value: &Value) -> Json {
-    match (value.kind, std::str::from_utf8(&value.data)) {
-        (ValueKind::Bytes, Ok(text)) => json!(text),
-        (ValueKind::Bytes, Err(_)) => json!({ "base64": STANDARD.encode(&value.data) }),
-        (ValueKind::CrdtMap, _) => json!({ "crdt": STANDARD.encode(&value.data) }),
+    match value.kind {
+        ValueKind::Bytes => bytes(&value.data),
+        ValueKind::CrdtMap => json!({ "crdt": STANDARD.encode(&value.data) }),
     }
+}
+
+fn bytes(data: &[u8]) -> Json {
+    match std::str::from_utf8(data) {
+        Ok(text) => json!(text),
+        Err(_) => json!({ "base64": STANDARD.encode(data) }),
+    }
+}
+
+fn texts(pairs: &[(String, String)]) -> Json {
+    pairs.iter().map(|(name, text)| (name.clone(), json!(text))).collect::<Map<_, _>>().into()
 }
 
 fn triggers_json(triggers: &Triggers) -> Json {
@@ -165,7 +187,7 @@ fn targets(targets: &[Target]) -> Json {
             "partition": target.partition,
             "object": target.object,
             "function": target.function,
-            "options": target.options.iter().cloned().collect::<std::collections::BTreeMap<_, _>>(),
+            "options": texts(&target.options),
         })
     };
     targets.iter().map(target).collect()
@@ -213,7 +235,7 @@ mod tests {
         {"cause":{"depth":1,"parent":{"group":7,"offset":9,"origin":1},"request_id":"r1"},"entries":{"bin":{"base64":"/wA="},"city":"Łódź"},"object":"alice","triggers":{"data":{"city":{"on_create":[],"on_delete":[],"on_update":[{"class":"c","function":"f","object":null,"options":{},"partition":0}]}},"functions":{}}}
         {"deletes":["bin"],"expected_version":0,"object":"alice","puts":{"doc":{"crdt":"AQID"}}}
         {"object":"alice"}
-        {"dedup_max_bytes":268435456,"dedup_max_ids":1000000,"dedup_window_ms":86400000,"events_enabled":true,"max_crdt_bytes":1048576,"max_trigger_depth":10,"set_mode":"replace","time_index_interval_ms":1000}
+        {"dedup_max_bytes":268435456,"dedup_max_ids":1000000,"dedup_window_ms":86400000,"events_enabled":true,"max_crdt_bytes":1048576,"max_outbox_bytes":4294967296,"max_outbox_rows":10000000,"max_result_bytes":1073741824,"max_trigger_depth":10,"result_retention_ms":86400000,"set_mode":"replace","time_index_interval_ms":1000}
         "#);
     }
 }

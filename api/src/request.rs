@@ -1,20 +1,24 @@
 //! What travels beside a request: idempotency, depth, cause, trace, consistency.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use odgm_log::body::{Cause, Parent};
 use odgm_log::{GroupId, NodeId, Offset};
-use odgm_proto::metadata::{CAUSE, CONSISTENCY, DEPTH, REQUEST_ID, TRACEPARENT};
+use odgm_proto::metadata::{CAUSE, CONSISTENCY, DEPTH, IDEMPOTENCY_KEY, REQUEST_ID, TRACEPARENT};
 use odgm_replication::Consistency;
 use tonic::Status;
 use tonic::codegen::http::HeaderMap;
-use tonic::metadata::MetadataMap;
+use tonic::metadata::{AsciiMetadataValue, MetadataMap};
 
 /// The longest request id, in bytes.
 const MAX_REQUEST_ID_BYTES: usize = 256;
 
 /// The metadata that travels on where a node passes a request to another.
-pub(crate) const PASSED_ON: [&str; 5] = [CAUSE, CONSISTENCY, DEPTH, REQUEST_ID, TRACEPARENT];
+pub(crate) const PASSED_ON: [&str; 6] = [CAUSE, CONSISTENCY, DEPTH, IDEMPOTENCY_KEY, REQUEST_ID, TRACEPARENT];
+
+/// What the options of a call may say in the place of metadata.
+const IN_OPTIONS: [&str; 5] = [CAUSE, DEPTH, IDEMPOTENCY_KEY, REQUEST_ID, TRACEPARENT];
 
 /// Why a write was asked for.
 ///
@@ -27,6 +31,38 @@ pub(crate) fn cause(metadata: &MetadataMap) -> Result<Cause, Status> {
         parent: text(metadata, CAUSE)?.map(parent).transpose()?,
         traceparent: traceparent(metadata),
     })
+}
+
+/// The metadata of a call: what it has not, its options may say.
+///
+/// # Errors
+/// `INVALID_ARGUMENT`, naming an option that cannot be metadata.
+pub(crate) fn with_options(
+    metadata: &MetadataMap,
+    options: &BTreeMap<String, String>,
+) -> Result<MetadataMap, Status> {
+    let mut metadata = metadata.clone();
+    for name in IN_OPTIONS {
+        if let Some(value) = options.get(name).filter(|_| !metadata.contains_key(name)) {
+            let text = AsciiMetadataValue::try_from(value)
+                .map_err(|_| invalid(name, value, "printable ASCII text"))?;
+            metadata.insert(name, text);
+        }
+    }
+    Ok(metadata)
+}
+
+/// Whether an option of a call says what metadata may say.
+pub(crate) fn is_beside(option: &str) -> bool {
+    IN_OPTIONS.contains(&option)
+}
+
+/// By what a function is to know a call again, if the client says so.
+///
+/// # Errors
+/// `INVALID_ARGUMENT`, saying what was expected.
+pub(crate) fn idempotency_key(metadata: &MetadataMap) -> Result<Option<String>, Status> {
+    text(metadata, IDEMPOTENCY_KEY)?.map(|key| identifier(IDEMPOTENCY_KEY, key)).transpose()
 }
 
 /// How fresh a read is asked to be, if it says so.
@@ -44,12 +80,16 @@ pub(crate) fn consistency(metadata: &MetadataMap) -> Result<Option<Consistency>,
 /// # Errors
 /// `INVALID_ARGUMENT`, saying what was expected.
 pub(crate) fn request_id(text: &str) -> Result<String, Status> {
+    identifier(REQUEST_ID, text)
+}
+
+fn identifier(name: &str, text: &str) -> Result<String, Status> {
     let valid =
         (1..=MAX_REQUEST_ID_BYTES).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic());
     if valid {
         return Ok(text.to_owned());
     }
-    Err(invalid(REQUEST_ID, text, "1 to 256 printable ASCII characters without spaces"))
+    Err(invalid(name, text, "1 to 256 printable ASCII characters without spaces"))
 }
 
 /// How long the client waits for its answer, from the header `grpc-timeout` (at most eight digits and a unit, as the
@@ -139,6 +179,24 @@ mod tests {
         };
         assert_eq!(cause(&metadata).expect("well formed"), expected);
         assert_eq!(cause(&MetadataMap::new()).expect("nothing is needed"), Cause::default());
+    }
+
+    #[test]
+    fn the_options_of_a_call_say_what_its_metadata_does_not() {
+        let mut options = BTreeMap::from([
+            (DEPTH.to_owned(), "3".to_owned()),
+            (REQUEST_ID.to_owned(), "of-options".to_owned()),
+            (IDEMPOTENCY_KEY.to_owned(), "1/2/3/4".to_owned()),
+            ("accept".to_owned(), "text/plain".to_owned()),
+        ]);
+        let both = with_options(&with(REQUEST_ID, "of-metadata"), &options).expect("well formed");
+        let known = cause(&both).expect("well formed");
+        assert_eq!((known.depth, known.request_id.as_deref()), (3, Some("of-metadata")));
+        assert_eq!(idempotency_key(&both).expect("well formed").as_deref(), Some("1/2/3/4"));
+        assert_eq!(both.len(), 3, "what is no business of the node's stays an option: {both:?}");
+        options.insert(CAUSE.to_owned(), "line\nbreak".to_owned());
+        let refused = with_options(&MetadataMap::new(), &options).expect_err("no metadata");
+        assert_eq!(refused.message(), r#"odgm-cause "line\nbreak": expected printable ASCII text"#);
     }
 
     #[test]

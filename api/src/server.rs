@@ -1,7 +1,7 @@
 //! The gRPC server: which services there are, and how connections are kept.
 //!
-//! It stands on hyper itself instead of tonic's own server. A request for objects then passes no router, no chain of boxed
-//! layers and no second box for its body. What that leaves to do here: docs/adr/0005-grpc-on-hyper.md.
+//! It stands on hyper itself instead of tonic's own server. A request for objects, or of a function, then passes no router,
+//! no chain of boxed layers and no second box for its body. What that leaves to do here: docs/adr/0005-grpc-on-hyper.md.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -15,6 +15,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use odgm_proto::FILE_DESCRIPTOR_SET;
 use odgm_proto::odgm::v1::admin_server::AdminServer;
+use odgm_proto::odgm::v1::calls_server::CallsServer;
 use odgm_proto::odgm::v1::streams_server::StreamsServer;
 use odgm_proto::odgm::v1::writes_server::WritesServer;
 use odgm_proto::oprc::data_service_server::DataServiceServer;
@@ -35,7 +36,7 @@ use tonic_reflection::server::{v1, v1alpha};
 use crate::connection::Connection;
 use crate::gathering::gathering;
 use crate::request;
-use crate::services::{Admin, Anywhere, Functions, Shared, Streams, Writes};
+use crate::services::{Admin, Anywhere, Calls, Shared, Streams, Writes};
 use crate::status::{self, not_applied};
 
 /// What one request stream may send ahead of being read, and all of a connection together, in bytes.
@@ -50,14 +51,19 @@ const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(15);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// The requests that make records. A refusal or a missed deadline of one says what became of it.
-const WRITES: [&str; 19] = [
+const WRITES: [&str; 24] = [
     "/oprc.DataService/Set",
     "/oprc.DataService/SetValue",
     "/oprc.DataService/BatchSetValues",
     "/oprc.DataService/Merge",
     "/oprc.DataService/Delete",
     "/oprc.DataService/DeleteValue",
+    "/oprc.OprcFunction/InvokeFn",
+    "/oprc.OprcFunction/InvokeObj",
     "/odgm.v1.Writes/Write",
+    "/odgm.v1.Calls/Invoke",
+    "/odgm.v1.Calls/Redrive",
+    "/odgm.v1.Calls/Discard",
     "/odgm.v1.Streams/MoveCursor",
     "/odgm.v1.Streams/DropCursor",
     "/odgm.v1.Admin/CreateCollection",
@@ -73,12 +79,13 @@ const WRITES: [&str; 19] = [
 ];
 
 /// Every service with a health of its own; the empty name is the whole node.
-const HEALTH_NAMES: [&str; 6] = [
+const HEALTH_NAMES: [&str; 7] = [
     "",
     <DataServiceServer<Anywhere> as NamedService>::NAME,
-    <OprcFunctionServer<Functions> as NamedService>::NAME,
+    <OprcFunctionServer<Anywhere> as NamedService>::NAME,
     <StreamsServer<Streams> as NamedService>::NAME,
     <WritesServer<Writes> as NamedService>::NAME,
+    <CallsServer<Calls> as NamedService>::NAME,
     <AdminServer<Admin> as NamedService>::NAME,
 ];
 
@@ -101,18 +108,18 @@ pub(crate) async fn run(listener: TcpListener, shared: Arc<Shared>, reflection: 
         .keep_alive_timeout(KEEPALIVE_TIMEOUT);
     let max_bytes = shared.limits.request_bytes;
     let mut others = Routes::new(health)
-        .add_service(
-            OprcFunctionServer::new(Functions(Arc::clone(&shared))).max_decoding_message_size(max_bytes),
-        )
         .add_service(StreamsServer::new(Streams(Arc::clone(&shared))).max_decoding_message_size(max_bytes))
         .add_service(WritesServer::new(Writes(Arc::clone(&shared))).max_decoding_message_size(max_bytes))
+        .add_service(CallsServer::new(Calls(Arc::clone(&shared))).max_decoding_message_size(max_bytes))
         .add_service(AdminServer::new(Admin(Arc::clone(&shared))).max_decoding_message_size(max_bytes));
     if reflection {
         let (v1, v1alpha) = reflection_services();
         others = others.add_service(v1).add_service(v1alpha);
     }
+    let anywhere = Anywhere::new(shared);
     let services = Services {
-        data: DataServiceServer::new(Anywhere::new(shared)).max_decoding_message_size(max_bytes),
+        data: DataServiceServer::new(anywhere.clone()).max_decoding_message_size(max_bytes),
+        functions: OprcFunctionServer::new(anywhere).max_decoding_message_size(max_bytes),
         others: others.prepare(),
         max_bytes,
     };
@@ -153,8 +160,9 @@ async fn accept(listener: &TcpListener, stop: &CancellationToken) -> Option<TcpS
 /// Everything that is served, by the names in the paths of requests.
 #[derive(Clone)]
 struct Services {
-    /// Called far more often than all others.
+    /// Called far more often than all others, these two.
     data: DataServiceServer<Anywhere>,
+    functions: OprcFunctionServer<Anywhere>,
     others: Routes,
     /// The largest request message.
     max_bytes: usize,
@@ -169,10 +177,10 @@ impl hyper::service::Service<http::Request<Incoming>> for Services {
         let deadline = request::timeout(request.headers());
         let path = request.uri().path();
         let is_write = WRITES.contains(&path);
-        let answer = if path.split('/').nth(1) == Some(DataServiceServer::<Anywhere>::NAME) {
-            self.data.clone().call(request)
-        } else {
-            Box::pin(self.others.clone().call(request))
+        let answer = match path.split('/').nth(1) {
+            Some(DataServiceServer::<Anywhere>::NAME) => self.data.clone().call(request),
+            Some(OprcFunctionServer::<Anywhere>::NAME) => self.functions.clone().call(request),
+            _ => Box::pin(self.others.clone().call(request)),
         };
         let answer = match deadline {
             None => answer,

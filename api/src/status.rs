@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use odgm_log::{NodeId, Offset};
-use odgm_projections::{Error as ViewError, Outcome};
+use odgm_projections::{Error as ViewError, Outcome, Rejection};
 use odgm_proto::metadata;
 use odgm_replication::{Answer, ProposeError, ReadError};
 use prost::Message as _;
@@ -13,7 +13,8 @@ use tonic::{Code, Status};
 
 use crate::identity::IdentityError;
 
-/// In the metadata of a refused write: `not-applied`, `unknown`, or `applied` where only the answer failed.
+/// In the metadata of a refused write: `not-applied`, `unknown`, or `applied` where only the answer failed. Of a call it
+/// tells of the record of its outcome.
 pub const OUTCOME: &str = "odgm-outcome";
 
 /// In the metadata of an acknowledged write: the offset of its record.
@@ -40,9 +41,21 @@ pub(crate) fn not_applied(mut status: Status) -> Status {
     status
 }
 
+/// The same, unless it is said already what became of it.
+pub(crate) fn else_not_applied(status: Status) -> Status {
+    if status.metadata().contains_key(OUTCOME) { status } else { not_applied(status) }
+}
+
 /// A write that may or may not be in the log.
 pub(crate) fn unknown(mut status: Status) -> Status {
     status.metadata_mut().insert(OUTCOME, MetadataValue::from_static("unknown"));
+    status
+}
+
+/// A call that has failed, and whose failure is the record at `offset`.
+pub(crate) fn recorded(offset: Offset, mut status: Status) -> Status {
+    status.metadata_mut().insert(OUTCOME, MetadataValue::from_static("applied"));
+    note_offset(status.metadata_mut(), offset);
     status
 }
 
@@ -132,20 +145,14 @@ fn written(offset: Offset, outcome: &Outcome) -> Result<Written, Status> {
         Outcome::Changed { version } => Ok(Written { offset, version: *version, changed: true }),
         Outcome::Unchanged { version } => Ok(Written { offset, version: *version, changed: false }),
         Outcome::Noted => Ok(Written { offset, version: 0, changed: true }),
+        Outcome::Stale => Ok(Written { offset, version: 0, changed: false }),
         Outcome::Duplicate { offset, outcome } => written(*offset, outcome),
         Outcome::VersionMismatch { expected, current } => {
             let mut status = Status::aborted(format!("version mismatch: expected {expected}, got {current}"));
             status.metadata_mut().insert(metadata::VERSION, MetadataValue::from(*current));
             Err(not_applied(status))
         }
-        Outcome::Rejected(rejection) => Err(not_applied(match rejection {
-            odgm_projections::Rejection::CrdtMalformed { .. } => {
-                Status::invalid_argument(rejection.to_string())
-            }
-            odgm_projections::Rejection::CrdtTooLarge { .. } => {
-                Status::failed_precondition(rejection.to_string())
-            }
-        })),
+        Outcome::Rejected(rejection) => Err(not_applied(rejected(rejection))),
         Outcome::RequestIdReused { offset } => Err(not_applied(Status::invalid_argument(format!(
             "{} was used at offset {offset} for a different request: expected a new id for a new request",
             metadata::REQUEST_ID
@@ -153,10 +160,27 @@ fn written(offset: Offset, outcome: &Outcome) -> Result<Written, Status> {
     }
 }
 
+/// Why an operation cannot be done.
+fn rejected(rejection: &Rejection) -> Status {
+    let message = rejection.to_string();
+    match rejection {
+        Rejection::CrdtMalformed { .. } | Rejection::InvocationIdReused { .. } => {
+            Status::invalid_argument(message)
+        }
+        Rejection::CrdtTooLarge { .. } => Status::failed_precondition(message),
+        Rejection::OutboxFull { .. } => Status::resource_exhausted(message),
+    }
+}
+
 /// Tells of the record that a write became.
 pub(crate) fn note(metadata: &mut MetadataMap, written: &Written) {
-    metadata.insert(OFFSET, once(written.offset.get()));
+    note_offset(metadata, written.offset);
     metadata.insert(metadata::VERSION, once(written.version));
+}
+
+/// Tells of the record of an outcome.
+pub(crate) fn note_offset(metadata: &mut MetadataMap, offset: Offset) {
+    metadata.insert(OFFSET, once(offset.get()));
 }
 
 /// A value that hardly comes twice: both ends spare the work of remembering it in their header tables.
@@ -216,8 +240,13 @@ pub(crate) fn internal(error: impl std::fmt::Display) -> Status {
 
 /// Not now, but perhaps soon: with `google.rpc.RetryInfo` in the details.
 pub(crate) fn unavailable(message: impl Into<String>) -> Status {
+    unavailable_for(message, RETRY_AFTER)
+}
+
+/// The same, where it is known when.
+pub(crate) fn unavailable_for(message: impl Into<String>, retry_after: Duration) -> Status {
     let message = message.into();
-    let details = rpc::Status::retry(Code::Unavailable, &message, RETRY_AFTER);
+    let details = rpc::Status::retry(Code::Unavailable, &message, retry_after);
     Status::with_details(Code::Unavailable, message, details.encode_to_vec().into())
 }
 

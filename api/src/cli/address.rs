@@ -1,6 +1,6 @@
 //! `CLASS/PARTITION/ID`: how objects and partitions are named on the command line.
 
-use std::str::FromStr;
+use std::{fmt, str::FromStr};
 
 /// The grammar, for help texts.
 pub(crate) const HELP: &str = "\
@@ -40,6 +40,53 @@ pub(crate) struct PartitionAddress {
     pub(crate) partition: u16,
 }
 
+/// What a function is called on: a class, one of its partitions, or an object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct CalleeAddress {
+    /// The collection.
+    pub(crate) class: String,
+    /// The partition; the first one unless it was named.
+    pub(crate) partition: u16,
+    /// None: the function is called by itself.
+    pub(crate) object: Option<String>,
+}
+
+/// A function, and what it is called on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct FunctionAddress {
+    /// What it is called on.
+    pub(crate) callee: CalleeAddress,
+    /// The function.
+    pub(crate) function: String,
+}
+
+/// A record of a partition's log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct RecordAddress {
+    /// The partition.
+    pub(crate) partition: PartitionAddress,
+    /// The record's offset.
+    pub(crate) offset: u64,
+}
+
+/// A dead letter: the record that caused it, and the place among what that caused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct LetterAddress {
+    /// The record.
+    pub(crate) record: RecordAddress,
+    /// The place, from 0.
+    pub(crate) index: u32,
+}
+
+/// One dead letter, or all of a collection or partition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum LettersAddress {
+    /// One.
+    One(LetterAddress),
+    /// All.
+    All(ClassAddress),
+}
+
 /// An address that does not follow the grammar.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum AddressError {
@@ -57,12 +104,35 @@ pub(crate) enum AddressError {
         /// What stands in its place.
         found: String,
     },
+    /// An offset or a place is not a number.
+    #[error("the {what} must be a number, not {found:?}")]
+    Number {
+        /// Which of them.
+        what: &'static str,
+        /// What stands in its place.
+        found: String,
+    },
 }
 
 const OBJECT: AddressError =
     AddressError::Shape { expected: "CLASS/PARTITION/ID or CLASS/ID", example: "demo/0/alice" };
 const CLASS: AddressError = AddressError::Shape { expected: "CLASS or CLASS/PARTITION", example: "demo/0" };
 const PARTITION: AddressError = AddressError::Shape { expected: "CLASS/PARTITION", example: "demo/0" };
+const CALLEE: AddressError = AddressError::Shape {
+    expected: "CLASS, CLASS/PARTITION or CLASS/PARTITION/OBJECT",
+    example: "demo/0/alice",
+};
+const FUNCTION: AddressError = AddressError::Shape {
+    expected: "CLASS/PARTITION/FUNCTION or CLASS/PARTITION/OBJECT/FUNCTION",
+    example: "demo/0/alice/count",
+};
+const RECORD: AddressError = AddressError::Shape { expected: "CLASS/PARTITION/OFFSET", example: "demo/0/17" };
+const LETTER: AddressError =
+    AddressError::Shape { expected: "CLASS/PARTITION/OFFSET/INDEX", example: "demo/0/17/0" };
+const LETTERS: AddressError = AddressError::Shape {
+    expected: "CLASS/PARTITION/OFFSET/INDEX, or CLASS or CLASS/PARTITION with --all",
+    example: "demo/0/17/0",
+};
 
 impl FromStr for ObjectAddress {
     type Err = AddressError;
@@ -101,6 +171,93 @@ impl FromStr for PartitionAddress {
     }
 }
 
+impl FromStr for CalleeAddress {
+    type Err = AddressError;
+
+    fn from_str(text: &str) -> Result<Self, AddressError> {
+        let (class, number, object) = match parts(text).ok_or(CALLEE)?[..] {
+            [class] => (class, None, None),
+            [class, number] => (class, Some(number), None),
+            [class, number, object] => (class, Some(number), Some(object.to_ascii_lowercase())),
+            _ => return Err(CALLEE),
+        };
+        let partition = number.map_or(Ok(0), partition)?;
+        Ok(Self { class: class.to_owned(), partition, object })
+    }
+}
+
+impl FromStr for FunctionAddress {
+    type Err = AddressError;
+
+    fn from_str(text: &str) -> Result<Self, AddressError> {
+        let (class, number, object, function) = match parts(text).ok_or(FUNCTION)?[..] {
+            [class, number, function] => (class, number, None, function),
+            [class, number, object, function] => (class, number, Some(object.to_ascii_lowercase()), function),
+            _ => return Err(FUNCTION),
+        };
+        let callee = CalleeAddress { class: class.to_owned(), partition: partition(number)?, object };
+        Ok(Self { callee, function: function.to_owned() })
+    }
+}
+
+impl FromStr for RecordAddress {
+    type Err = AddressError;
+
+    fn from_str(text: &str) -> Result<Self, AddressError> {
+        match parts(text).ok_or(RECORD)?[..] {
+            [class, number, offset] => Self::of(class, number, offset),
+            _ => Err(RECORD),
+        }
+    }
+}
+
+impl RecordAddress {
+    fn of(class: &str, number: &str, offset: &str) -> Result<Self, AddressError> {
+        let partition = PartitionAddress { class: class.to_owned(), partition: partition(number)? };
+        Ok(Self { partition, offset: self::number("offset", offset)? })
+    }
+}
+
+impl FromStr for LetterAddress {
+    type Err = AddressError;
+
+    fn from_str(text: &str) -> Result<Self, AddressError> {
+        match parts(text).ok_or(LETTER)?[..] {
+            [class, number, offset, index] => {
+                let record = RecordAddress::of(class, number, offset)?;
+                Ok(Self { record, index: self::number("index", index)? })
+            }
+            _ => Err(LETTER),
+        }
+    }
+}
+
+impl FromStr for LettersAddress {
+    type Err = AddressError;
+
+    fn from_str(text: &str) -> Result<Self, AddressError> {
+        match parts(text).ok_or(LETTERS)?.len() {
+            1 | 2 => text.parse().map(Self::All),
+            4 => text.parse().map(Self::One),
+            _ => Err(LETTERS),
+        }
+    }
+}
+
+impl fmt::Display for CalleeAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.class, self.partition)?;
+        self.object.as_ref().map_or(Ok(()), |object| write!(f, "/{object}"))
+    }
+}
+
+impl fmt::Display for ClassAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.class)?;
+        self.partition.map_or(Ok(()), |partition| write!(f, "/{partition}"))
+    }
+}
+
 /// The parts between slashes; none of them is empty.
 fn parts(text: &str) -> Option<Vec<&str>> {
     let parts: Vec<_> = text.split('/').collect();
@@ -109,6 +266,10 @@ fn parts(text: &str) -> Option<Vec<&str>> {
 
 fn partition(text: &str) -> Result<u16, AddressError> {
     text.parse().map_err(|_| AddressError::Partition { found: text.to_owned() })
+}
+
+fn number<T: FromStr>(what: &'static str, text: &str) -> Result<T, AddressError> {
+    text.parse().map_err(|_| AddressError::Number { what, found: text.to_owned() })
 }
 
 #[cfg(test)]
@@ -147,5 +308,34 @@ mod tests {
         assert_eq!(class("demo/7"), Ok(("demo".into(), Some(7))));
         assert_eq!(class("demo/7/x"), Err(CLASS));
         assert_eq!("demo".parse::<PartitionAddress>(), Err(PARTITION));
+    }
+
+    #[test]
+    fn functions_are_called_on_classes_partitions_and_objects() {
+        let callee = |text: &str| text.parse::<CalleeAddress>().map(|address| address.to_string());
+        assert_eq!(callee("demo"), Ok("demo/0".into()), "the first partition");
+        assert_eq!(callee("demo/3"), Ok("demo/3".into()));
+        assert_eq!(callee("demo/3/Alice"), Ok("demo/3/alice".into()));
+        assert_eq!(callee("demo/alice"), Err(AddressError::Partition { found: "alice".into() }));
+        assert_eq!(callee("demo/3/alice/count"), Err(CALLEE));
+        let function = |text: &str| {
+            text.parse::<FunctionAddress>().map(|address| (address.callee.to_string(), address.function))
+        };
+        assert_eq!(function("demo/3/count"), Ok(("demo/3".into(), "count".into())));
+        assert_eq!(function("demo/3/alice/count"), Ok(("demo/3/alice".into(), "count".into())));
+        assert_eq!(function("demo/3"), Err(FUNCTION));
+    }
+
+    #[test]
+    fn records_and_dead_letters_are_named_below_their_partition() {
+        let record = "demo/0/17".parse::<RecordAddress>().expect("a record");
+        assert_eq!((record.partition.partition, record.offset), (0, 17));
+        let letter = "demo/0/17/2".parse::<LetterAddress>().expect("a letter");
+        assert_eq!((letter.record, letter.index), (record, 2));
+        let error = "demo/0/17/x".parse::<LetterAddress>().expect_err("no place");
+        assert_eq!(error.to_string(), r#"the index must be a number, not "x""#);
+        assert!(matches!("demo/0/17/2".parse(), Ok(LettersAddress::One(_))));
+        assert!(matches!("demo/0".parse(), Ok(LettersAddress::All(ClassAddress { partition: Some(0), .. }))));
+        assert_eq!("demo/0/17".parse::<LettersAddress>(), Err(LETTERS));
     }
 }

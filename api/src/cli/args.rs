@@ -5,14 +5,17 @@ use clap::{Parser, Subcommand};
 use super::{
     address,
     backup::{self, BackupArgs},
+    calls::{self, CallsArgs},
     client,
     cluster::{self, ClusterCommand},
     collection::CollectionCommand,
     cursor::CursorCommand,
+    dead_letter::{self, DeadLetterCommand},
     entry::EntryCommand,
     export::{self, ExportArgs},
     history::{self, HistoryArgs},
     import::{self, ImportArgs},
+    invoke::{self, InvokeArgs, ResultArgs},
     list::{self, ListArgs},
     object::{self, DeleteArgs, GetArgs, PutArgs},
     offline::{self, LogCommand, ViewCommand},
@@ -20,6 +23,8 @@ use super::{
     restore::{self, RestoreArgs},
     serve::{self, ServeArgs},
     settings,
+    trace::{self, TraceArgs},
+    trigger::{self, TriggerCommand},
     watch::{self, WatchArgs},
 };
 
@@ -100,6 +105,24 @@ pub(crate) enum Command {
     /// Show what happened to an object
     #[command(after_help = history::HELP)]
     History(HistoryArgs),
+    /// Call a function, and print what it answers
+    #[command(after_help = invoke::INVOKE_HELP)]
+    Invoke(InvokeArgs),
+    /// Show what came of a call that was accepted with `odgm invoke --async`
+    #[command(after_help = invoke::RESULT_HELP)]
+    Result(ResultArgs),
+    /// Functions that follow changes of an object: list, set, add, clear
+    #[command(subcommand, after_help = trigger::HELP)]
+    Trigger(TriggerCommand),
+    /// Show the calls that wait, and how many there are of each kind
+    #[command(after_help = calls::HELP)]
+    Calls(CallsArgs),
+    /// Calls that were given up: list, show, redrive, discard
+    #[command(subcommand, after_help = dead_letter::HELP)]
+    DeadLetter(DeadLetterCommand),
+    /// Show the tree of what a record caused
+    #[command(after_help = trace::HELP)]
+    Trace(TraceArgs),
     /// Load operations from JSON lines
     #[command(after_help = import::help())]
     Import(ImportArgs),
@@ -115,7 +138,7 @@ pub(crate) enum Command {
     /// Nodes: list, status, add, remove, replace, readmit, rebalance, move-leaders
     #[command(subcommand, after_help = cluster::HELP)]
     Cluster(ClusterCommand),
-    /// Collections: create, list, describe, delete
+    /// Collections: create, list, describe, set, route, delete
     #[command(subcommand)]
     Collection(CollectionCommand),
     /// Named durable cursors: list, move, drop
@@ -153,28 +176,34 @@ mod tests {
         Usage: odgm [OPTIONS] <COMMAND>
 
         Commands:
-          serve       Run a node
-          config      Show all settings of a node: name, value, default, meaning
-          set         Replace an object with the entries given, or create it
-          get         Show an object, or one of its entries; now or in the past
-          merge       Write entries of an object, keep the others, and show the whole
-          delete      Delete an object with all its entries
-          entry       Single entries of an object: get, set, delete, list, batch
-          list        List objects in the order of their ids
-          watch       Follow what changes, live or from any place in the past
-          history     Show what happened to an object
-          import      Load operations from JSON lines
-          export      Print all objects as JSON lines
-          backup      Store collections in a folder, while they are in use
-          restore     Create collections from a backup
-          cluster     Nodes: list, status, add, remove, replace, readmit, rebalance, move-leaders
-          collection  Collections: create, list, describe, delete
-          cursor      Named durable cursors: list, move, drop
-          partition   Partitions of a running node: list, find, verify, verify-view, dump, log
-          log         The logs of a stopped node: dump, verify
-          view        The views of a stopped node: rebuild, dump
-          stats       Show the figures of a node
-          help        Print this message or the help of the given subcommand(s)
+          serve        Run a node
+          config       Show all settings of a node: name, value, default, meaning
+          set          Replace an object with the entries given, or create it
+          get          Show an object, or one of its entries; now or in the past
+          merge        Write entries of an object, keep the others, and show the whole
+          delete       Delete an object with all its entries
+          entry        Single entries of an object: get, set, delete, list, batch
+          list         List objects in the order of their ids
+          watch        Follow what changes, live or from any place in the past
+          history      Show what happened to an object
+          invoke       Call a function, and print what it answers
+          result       Show what came of a call that was accepted with `odgm invoke --async`
+          trigger      Functions that follow changes of an object: list, set, add, clear
+          calls        Show the calls that wait, and how many there are of each kind
+          dead-letter  Calls that were given up: list, show, redrive, discard
+          trace        Show the tree of what a record caused
+          import       Load operations from JSON lines
+          export       Print all objects as JSON lines
+          backup       Store collections in a folder, while they are in use
+          restore      Create collections from a backup
+          cluster      Nodes: list, status, add, remove, replace, readmit, rebalance, move-leaders
+          collection   Collections: create, list, describe, set, route, delete
+          cursor       Named durable cursors: list, move, drop
+          partition    Partitions of a running node: list, find, verify, verify-view, dump, log
+          log          The logs of a stopped node: dump, verify
+          view         The views of a stopped node: rebuild, dump
+          stats        Show the figures of a node
+          help         Print this message or the help of the given subcommand(s)
 
         Options:
           -h, --help     Print help
@@ -207,6 +236,33 @@ mod tests {
           odgm set demo/alice name=Alice city=Trondheim
           odgm watch demo --from earliest --values
         ");
+    }
+
+    #[test]
+    fn the_help_of_calls_says_how_they_are_made_and_looked_at() {
+        let mut cli = Cli::command().term_width(120);
+        cli.build();
+        let mut text = String::new();
+        for path in [
+            "invoke",
+            "result",
+            "trigger",
+            "trigger add",
+            "calls",
+            "dead-letter",
+            "trace",
+            "collection route",
+        ] {
+            let words = path.split(' ');
+            let found =
+                words.into_iter().try_fold(&mut cli, |command, word| command.find_subcommand_mut(word));
+            let help = found.expect("a command").render_help().to_string();
+            // What all commands have in common is in the help of the whole.
+            let (own, rest) = help.split_once("Common options:").expect("common options");
+            let below = rest.split_once("\n\n").map_or("", |(_, below)| below);
+            text += &format!("$ odgm {path} --help\n{own}{below}\n");
+        }
+        insta::assert_snapshot!(text);
     }
 
     #[test]

@@ -3,8 +3,11 @@
 use std::{error::Error as _, time::Duration};
 
 use odgm_proto::{
-    odgm::v1::{self, admin_client::AdminClient, streams_client::StreamsClient, writes_client::WritesClient},
-    oprc::data_service_client::DataServiceClient,
+    odgm::v1::{
+        self, admin_client::AdminClient, calls_client::CallsClient, streams_client::StreamsClient,
+        writes_client::WritesClient,
+    },
+    oprc::{data_service_client::DataServiceClient, oprc_function_client::OprcFunctionClient},
 };
 use tonic::transport::{Channel, Endpoint};
 
@@ -90,6 +93,16 @@ impl Client {
     /// `odgm.v1.Admin`.
     pub(crate) fn admin(&self) -> AdminClient<Channel> {
         AdminClient::new(self.channel.clone()).max_decoding_message_size(MAX_ANSWER)
+    }
+
+    /// `oprc.OprcFunction`.
+    pub(crate) fn functions(&self) -> OprcFunctionClient<Channel> {
+        OprcFunctionClient::new(self.channel.clone()).max_decoding_message_size(MAX_ANSWER)
+    }
+
+    /// `odgm.v1.Calls`.
+    pub(crate) fn calls(&self) -> CallsClient<Channel> {
+        CallsClient::new(self.channel.clone()).max_decoding_message_size(MAX_ANSWER)
     }
 
     /// The number of partitions of a collection.

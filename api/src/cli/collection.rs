@@ -13,6 +13,7 @@ use super::{
     error::Error,
     output::{Human, Style, Table},
     partition::PartitionRow,
+    route::{self, FunctionArgs, RouteArgs, RouteView},
     time,
 };
 
@@ -20,11 +21,11 @@ use super::{
 #[derive(Debug, Subcommand)]
 pub(crate) enum CollectionCommand {
     /// Create a collection
-    #[command(after_help = CREATE_HELP)]
+    #[command(after_help = create_help())]
     Create(CreateArgs),
     /// List all collections
     List,
-    /// Show a collection's definition and its partitions
+    /// Show a collection's definition, its functions and its partitions
     Describe {
         /// The collection
         name: String,
@@ -38,6 +39,9 @@ pub(crate) enum CollectionCommand {
         #[arg(value_name = "KEY=VALUE", required = true, value_parser = parse_option)]
         options: Vec<(String, String)>,
     },
+    /// Show the functions of a collection, or change where they run while it is in use
+    #[command(after_help = route::help())]
+    Route(RouteArgs),
     /// Delete a collection with all its objects and its history
     Delete {
         /// The collection
@@ -48,22 +52,30 @@ pub(crate) enum CollectionCommand {
     },
 }
 
-const CREATE_HELP: &str = "\
-Options of a collection: storage=rocksdb|memory, set_mode=replace|upsert, retention=..., consistency=...
-
-Examples:
-  odgm collection create flights --partitions 8
-  odgm collection create cache --option storage=memory
-  odgm collection create --file orders.json       # a definition as in ODGM_COLLECTION
-  odgm collection create demo --if-missing";
+fn create_help() -> String {
+    format!(
+        "Options of a collection: storage=rocksdb|memory, set_mode=replace|upsert, retention=..., consistency=...; of \
+         its calls: trigger_timeout_ms=..., trigger_max_attempts=..., max_trigger_depth=..., and so on. A name that is none \
+         is refused with all that there are.\n\n{}\n\n\
+         Examples:\n  \
+         odgm collection create flights --partitions 8\n  \
+         odgm collection create cache --option storage=memory\n  \
+         odgm collection create demo --function count=http://127.0.0.1:9000\n  \
+         odgm collection create --file orders.json       # a definition as in ODGM_COLLECTION\n  \
+         odgm collection create demo --if-missing",
+        route::FILE_HELP
+    )
+}
 
 const SET_HELP: &str = "\
-Partitions, replicas, type, storage, set_mode and raft_init_leader_only are fixed when a collection is created;
-`odgm cluster` says where partitions are.
+Partitions, replicas, type, storage, set_mode, raft_init_leader_only and the rules of its outbox and results \
+(events_enabled, max_trigger_depth, outbox_*, result_*) are fixed when a collection is created; `odgm cluster` says where \
+partitions are. `odgm collection route` says where functions run.
 
 Examples:
   odgm collection set orders retention=7d,10GiB
   odgm collection set orders consistency=lease raft_net_leader_only=true
+  odgm collection set orders max_concurrent_triggers=500 trigger_timeout_ms=5000
   odgm collection set orders retention=";
 
 #[derive(Debug, Args)]
@@ -83,9 +95,11 @@ pub(crate) struct CreateArgs {
     /// An option; may be repeated
     #[arg(long = "option", value_name = "KEY=VALUE", value_parser = parse_option)]
     options: Vec<(String, String)>,
-    /// A JSON definition, which the options above override
+    /// A JSON definition, which the other options override
     #[arg(long, value_name = "FILE")]
     file: Option<PathBuf>,
+    #[command(flatten)]
+    functions: FunctionArgs,
     /// Succeed if there is a collection of that name already
     #[arg(long)]
     if_missing: bool,
@@ -109,6 +123,7 @@ pub(crate) async fn run(command: CollectionCommand, context: &mut Context) -> Re
             context.output.document(&described)
         }
         CollectionCommand::Set { name, options } => set(name, options, context).await,
+        CollectionCommand::Route(args) => route::run(args, context).await,
         CollectionCommand::Delete { name, yes } => delete(name, yes, context).await,
     }
 }
@@ -152,6 +167,7 @@ fn definition(args: CreateArgs) -> Result<CreateCollectionRequest, Error> {
     definition.replica_count = args.replicas.map_or(definition.replica_count, i32::from);
     definition.shard_type = args.shard_type.unwrap_or(definition.shard_type);
     definition.options.extend(args.options);
+    args.functions.put_into(&mut definition.invocations)?;
     Ok(definition)
 }
 
@@ -173,7 +189,8 @@ async fn describe(client: &Client, name: String) -> Result<Described, Error> {
 
 async fn set(name: String, options: Vec<(String, String)>, context: &mut Context) -> Result<(), Error> {
     let client = context.connect().await?;
-    let request = v1::UpdateCollectionRequest { name, options: options.into_iter().collect() };
+    let options = options.into_iter().collect();
+    let request = v1::UpdateCollectionRequest { name, options, invocations: None };
     let answer = client.admin().update_collection(request).await?.into_inner();
     context.output.document(&Updated { collection: answer.collection.unwrap_or_default().into() })
 }
@@ -208,6 +225,8 @@ struct CollectionView {
     #[serde(rename = "type")]
     shard_type: String,
     options: BTreeMap<String, String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    functions: Vec<RouteView>,
     created: String,
 }
 
@@ -220,6 +239,7 @@ impl From<v1::Collection> for CollectionView {
             replicas: definition.replica_count,
             shard_type: definition.shard_type,
             options: definition.options,
+            functions: RouteView::all(definition.invocations),
             created: time::format_ms(collection.created_ms),
         }
     }
@@ -308,6 +328,9 @@ impl Human for Described {
         for (key, value) in &collection.options {
             text += &format!("  {key} = {value}\n");
         }
+        if !collection.functions.is_empty() {
+            text += &RouteView::table(&collection.functions, style);
+        }
         text + &PartitionRow::table(&self.partitions, style)
     }
 }
@@ -385,6 +408,24 @@ mod tests {
     }
 
     #[test]
+    fn a_collection_with_functions_shows_where_they_run() {
+        let functions = RouteView::all(Some(crate::cli::route::tests::routes()));
+        let collection = CollectionView { functions, ..flights() };
+        let described = Described { collection, partitions: Vec::new() };
+        insta::assert_snapshot!(described.human(Style::PLAIN), @"
+        flights  partitions 8, replicas 1, type basic, created 2026-03-01T12:30:00.000Z
+          set_mode = replace
+          storage = rocksdb
+        FUNCTION  CALLED      AT                    STATE
+        count     on objects  http://10.0.0.7:9000  active
+        echo      on objects  Zenoh                 disabled
+        report    by itself   http://10.0.0.8:9000  active
+        spare     on objects  http://10.0.0.9:9000  standby for shards 3 4
+        no partitions
+        ");
+    }
+
+    #[test]
     fn options_override_the_file() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("orders.json");
@@ -397,6 +438,7 @@ mod tests {
             shard_type: None,
             options: vec![("storage".into(), "memory".into())],
             file: Some(path),
+            functions: FunctionArgs::default(),
             if_missing: false,
         };
         let definition = definition(args).expect("a definition");
@@ -416,6 +458,7 @@ mod tests {
             shard_type: Some("raft".into()),
             options: Vec::new(),
             file: None,
+            functions: FunctionArgs::default(),
             if_missing: false,
         };
         assert_eq!(definition(args(None)).expect("a definition").replica_count, 0, "as many as is usual");

@@ -1,9 +1,12 @@
 //! Events of a partition's log, for people and programs: `watch` and `history` show the same.
 
+use std::{collections::BTreeMap, time::Duration};
+
 use odgm_proto::odgm::v1;
 use serde::Serialize;
 
 use super::{
+    call,
     output::{Cell, Human, Style, Tint},
     time,
     value::EntryValue,
@@ -24,6 +27,9 @@ pub(crate) struct Event {
     changes: Vec<Change>,
     #[serde(skip_serializing_if = "is_false")]
     triggers_changed: bool,
+    /// Of events about a function: how its call ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    outcome: Option<Outcome>,
     #[serde(skip_serializing_if = "Option::is_none")]
     cause: Option<Cause>,
     /// On the last event of a batch: resumes after it.
@@ -37,6 +43,22 @@ struct Change {
     action: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     value: Option<EntryValue>,
+}
+
+#[derive(Debug, Serialize)]
+struct Outcome {
+    function: String,
+    status: &'static str,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    invocation_id: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    detail: String,
+    /// What the function answered, where values are asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    payload: Option<EntryValue>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    headers: BTreeMap<String, String>,
+    took_us: u64,
 }
 
 /// Only what is not as in a client's own plain write.
@@ -77,6 +99,7 @@ impl From<v1::Event> for Event {
             operation: event.operation,
             changes: event.changes.into_iter().map(Change::from).collect(),
             triggers_changed: event.triggers_changed,
+            outcome: event.outcome.map(Outcome::from),
             cause: event.cause.and_then(Cause::from_wire),
             cursor: None,
         }
@@ -95,6 +118,34 @@ impl From<v1::Change> for Change {
     }
 }
 
+impl From<v1::CallOutcome> for Outcome {
+    fn from(outcome: v1::CallOutcome) -> Self {
+        Self {
+            status: call::status_name(outcome.status()),
+            function: outcome.fn_id,
+            invocation_id: outcome.invocation_id,
+            detail: outcome.detail,
+            payload: Some(outcome.payload).filter(|payload| !payload.is_empty()).map(EntryValue::bytes),
+            headers: outcome.headers,
+            took_us: outcome.took_us,
+        }
+    }
+}
+
+impl Outcome {
+    /// `count  1.2 ms`, or `count  application_error: out of range  1.2 ms`.
+    fn short(&self) -> String {
+        let mut text = self.function.clone();
+        if self.status != call::status_name(odgm_proto::oprc::ResponseStatus::Okay) {
+            text += &format!("  {}", self.status);
+            if !self.detail.is_empty() {
+                text += &format!(": {}", self.detail);
+            }
+        }
+        text + &format!("  {}", call::span(Duration::from_micros(self.took_us)))
+    }
+}
+
 impl Cause {
     fn from_wire(cause: v1::Cause) -> Option<Self> {
         let v1::Cause { request_id, depth, parent, traceparent } = cause;
@@ -109,14 +160,16 @@ const fn kind_name(kind: v1::EventKind) -> &'static str {
         v1::EventKind::Created => "created",
         v1::EventKind::Updated => "updated",
         v1::EventKind::Deleted => "deleted",
+        v1::EventKind::Completed => "completed",
+        v1::EventKind::Failed => "failed",
         v1::EventKind::Unspecified => "unknown",
     }
 }
 
 fn tint(name: &str) -> Tint {
     match name {
-        "created" => Tint::Good,
-        "deleted" => Tint::Bad,
+        "created" | "completed" => Tint::Good,
+        "deleted" | "failed" => Tint::Bad,
         _ => Tint::Notice,
     }
 }
@@ -150,8 +203,12 @@ impl Event {
         ]
     }
 
-    /// One line for each change where there are values, otherwise one line for all.
+    /// One line for each change where there are values, otherwise one line for all. Of a call, how it ended.
     fn changes_with_values(&self) -> String {
+        if let Some(outcome) = &self.outcome {
+            let payload = outcome.payload.as_ref().map(|payload| format!("= {payload}"));
+            return [outcome.short()].into_iter().chain(payload).collect::<Vec<_>>().join("\n");
+        }
         if self.changes.iter().all(|change| change.value.is_none()) {
             return self.changes_in_short();
         }
@@ -176,7 +233,17 @@ impl Human for Event {
     fn human(&self, style: Style) -> String {
         let place = style.paint(Tint::Faint, &format!("{} {}#{}", self.time, self.partition, self.offset));
         let kind = style.paint(tint(self.kind), self.kind);
-        let mut text = format!("{place}  {kind}  {}  v{}", self.id, self.version);
+        // Functions of a class are called on no object.
+        let object = if self.id.is_empty() { "-" } else { &self.id };
+        let mut text = format!("{place}  {kind}  {object}");
+        if let Some(outcome) = &self.outcome {
+            text += &format!("  {}\n", outcome.short());
+            if let Some(payload) = &outcome.payload {
+                text += &format!("    = {payload}\n");
+            }
+            return text;
+        }
+        text += &format!("  v{}", self.version);
         if !self.changes.is_empty() || self.triggers_changed {
             text += &format!("  {}", self.changes_in_short());
         }
@@ -192,6 +259,8 @@ impl Human for Event {
 
 #[cfg(test)]
 mod tests {
+    use odgm_proto::oprc;
+
     use super::*;
     use crate::cli::output::Table;
 
@@ -216,6 +285,7 @@ mod tests {
             triggers_changed: false,
             cause: Some(v1::Cause { request_id: Some("r-1".into()), ..Default::default() }),
             operation: "set_values".into(),
+            outcome: None,
         }
         .into()
     }
@@ -228,6 +298,74 @@ mod tests {
             dest = IAH
             gate = 12
         ");
+    }
+
+    fn ended(status: oprc::ResponseStatus, object: &str, with_values: bool) -> Event {
+        let is_complete = status == oprc::ResponseStatus::Okay;
+        let kind = if is_complete { v1::EventKind::Completed } else { v1::EventKind::Failed };
+        v1::Event {
+            partition_id: 3,
+            offset: 18,
+            time_ms: 1_772_368_200_000,
+            kind: kind.into(),
+            object_id: object.into(),
+            object_version: 5,
+            operation: "outcome".into(),
+            outcome: Some(v1::CallOutcome {
+                invocation_id: "4/1/17/0".into(),
+                fn_id: "count".into(),
+                status: status.into(),
+                detail: if is_complete { String::new() } else { "out of range".into() },
+                payload: if with_values { "3".into() } else { bytes::Bytes::new() },
+                headers: BTreeMap::new(),
+                took_us: 1_240,
+            }),
+            ..Default::default()
+        }
+        .into()
+    }
+
+    #[test]
+    fn how_a_call_ended_is_an_event_too() {
+        let events = [
+            ended(oprc::ResponseStatus::Okay, "n14228", true),
+            ended(oprc::ResponseStatus::AppError, "", false),
+        ];
+        let text: Vec<_> = events.iter().map(|event| event.human(Style::PLAIN)).collect();
+        insta::assert_snapshot!(text.join(""), @"
+        2026-03-01T12:30:00.000Z 3#18  completed  n14228  count  1.2 ms
+            = 3
+        2026-03-01T12:30:00.000Z 3#18  failed  -  count  application_error: out of range  1.2 ms
+        ");
+        let mut table = Table::new(Event::HEADING);
+        for event in &events {
+            table.row(event.cells());
+        }
+        insta::assert_snapshot!(table.render(Style::PLAIN), @"
+        OFFSET  TIME                      KIND       VERSION  OPERATION  CHANGES
+            18  2026-03-01T12:30:00.000Z  completed        5  outcome    count  1.2 ms
+                                                                         = 3
+            18  2026-03-01T12:30:00.000Z  failed           5  outcome    count  application_error: out of range  1.2 ms
+        ");
+        insta::assert_json_snapshot!(events[0], @r#"
+        {
+          "partition": 3,
+          "offset": 18,
+          "time": "2026-03-01T12:30:00.000Z",
+          "kind": "completed",
+          "id": "n14228",
+          "version": 5,
+          "operation": "outcome",
+          "changes": [],
+          "outcome": {
+            "function": "count",
+            "status": "completed",
+            "invocation_id": "4/1/17/0",
+            "payload": "3",
+            "took_us": 1240
+          }
+        }
+        "#);
     }
 
     #[test]

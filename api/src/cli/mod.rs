@@ -2,20 +2,25 @@
 //! shows what came of it.
 
 mod address;
+mod answer;
 mod args;
 mod ask;
 mod assignment;
 mod backup;
+mod call;
+mod calls;
 mod client;
 mod cluster;
 mod collection;
 mod cursor;
+mod dead_letter;
 mod entry;
 mod error;
 mod event;
 mod export;
 mod history;
 mod import;
+mod invoke;
 mod list;
 mod object;
 mod offline;
@@ -25,10 +30,14 @@ mod placement;
 mod progress;
 mod record;
 mod restore;
+mod route;
 mod serve;
 mod settings;
 mod stats;
 mod time;
+mod trace;
+mod traced;
+mod trigger;
 mod value;
 mod verify;
 mod watch;
@@ -83,6 +92,12 @@ async fn run(command: Command, context: &mut Context) -> Result<(), Error> {
         Command::List(args) => list::run(args, context).await,
         Command::Watch(args) => watch::run(args, context).await,
         Command::History(args) => history::run(args, context).await,
+        Command::Invoke(args) => invoke::invoke(args, context).await,
+        Command::Result(args) => invoke::result(args, context).await,
+        Command::Trigger(command) => trigger::run(command, context).await,
+        Command::Calls(args) => calls::run(args, context).await,
+        Command::DeadLetter(command) => dead_letter::run(command, context).await,
+        Command::Trace(args) => trace::run(args, context).await,
         Command::Import(args) => import::run(args, context).await,
         Command::Export(args) => export::run(args, context).await,
         Command::Backup(args) => backup::run(args, context).await,

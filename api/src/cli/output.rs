@@ -100,6 +100,23 @@ impl Output {
         Ok(self.sink.write_all(b"\n")?)
     }
 
+    /// What a function answered: for programs the document; for people its bytes as they are, and beside them, on standard
+    /// error, what else there is to say.
+    pub(crate) fn answer<T: Serialize>(&mut self, value: &T, bytes: &[u8], note: &str) -> Result<(), Error> {
+        if self.json {
+            self.json_document(value)?;
+            return self.flush();
+        }
+        self.raw(bytes)?;
+        // The note, or the prompt, is to begin a line; whoever reads a pipe gets nothing but the answer.
+        if io::stdout().is_terminal() && bytes.last().is_some_and(|last| *last != b'\n') {
+            self.raw(b"\n")?;
+        }
+        self.flush()?;
+        eprintln!("{note}");
+        Ok(())
+    }
+
     /// Bytes as they are. Not flushed.
     pub(crate) fn raw(&mut self, bytes: &[u8]) -> Result<(), Error> {
         Ok(self.sink.write_all(bytes)?)

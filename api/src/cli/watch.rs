@@ -52,6 +52,8 @@ enum Kind {
     Created,
     Updated,
     Deleted,
+    Completed,
+    Failed,
 }
 
 impl std::convert::From<Kind> for i32 {
@@ -60,6 +62,8 @@ impl std::convert::From<Kind> for i32 {
             Kind::Created => v1::EventKind::Created,
             Kind::Updated => v1::EventKind::Updated,
             Kind::Deleted => v1::EventKind::Deleted,
+            Kind::Completed => v1::EventKind::Completed,
+            Kind::Failed => v1::EventKind::Failed,
         };
         kind.into()
     }
@@ -76,6 +80,7 @@ pub(crate) fn help() -> String {
          odgm watch demo\n  \
          odgm watch demo --from earliest --values --until-current\n  \
          odgm watch demo/0 --from offset:120 --kind deleted\n  \
+         odgm watch demo --kind completed --kind failed      # how calls of functions end\n  \
          odgm watch demo --from -5m --prefix user: --key city --json",
         time::HELP
     )

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use super::parse::{self, Expected};
-use super::{Config, cluster};
+use super::{Config, calls, cluster};
 
 /// One environment variable.
 #[derive(Debug)]
@@ -34,12 +34,8 @@ pub enum Effect {
     None(&'static str),
 }
 
-/// Calls of functions.
-const FUNCTIONS: Effect = Effect::With("functions and triggers");
 /// Export of traces and metrics.
 const TELEMETRY: Effect = Effect::With("export of traces and metrics");
-/// Settings of the first implementation's event queues.
-const NO_QUEUE: Effect = Effect::None("events are read from the log, so no queue is there to bound");
 /// Features of the first implementation that could be turned off.
 const ALWAYS: Effect = Effect::None("always on");
 
@@ -53,16 +49,6 @@ pub(super) const fn now(
     read: fn(&mut Config, &str) -> Result<(), Expected>,
 ) -> Setting {
     Setting { name, default, meaning, effect: Effect::Now, begins_zenoh: false, read }
-}
-
-/// A setting that new partitions record for the time when there are functions and triggers.
-const fn recorded(
-    name: &'static str,
-    default: &'static str,
-    meaning: &'static str,
-    read: fn(&mut Config, &str) -> Result<(), Expected>,
-) -> Setting {
-    Setting { name, default, meaning, effect: FUNCTIONS, begins_zenoh: false, read }
 }
 
 /// A setting that is checked, so that a slip is noticed, and then not kept.
@@ -84,17 +70,13 @@ pub(super) fn boolean(_: &mut Config, value: &str) -> Result<(), Expected> {
     parse::boolean(value).map(drop)
 }
 
-fn count(_: &mut Config, value: &str) -> Result<(), Expected> {
+pub(super) fn count(_: &mut Config, value: &str) -> Result<(), Expected> {
     parse::number(value, 0..=u64::MAX).map(drop)
-}
-
-fn millis(_: &mut Config, value: &str) -> Result<(), Expected> {
-    parse::millis(value).map(drop)
 }
 
 /// Every setting, in the order in which they are read and listed.
 pub(super) fn all() -> impl Iterator<Item = &'static Setting> {
-    SETTINGS.iter().chain(cluster::SETTINGS)
+    SETTINGS.iter().chain(calls::SETTINGS).chain(cluster::SETTINGS)
 }
 
 const SETTINGS: &[Setting] = &[
@@ -328,27 +310,6 @@ const SETTINGS: &[Setting] = &[
         c.store.views.block_cache_bytes = parse::bytes(v, 0..=64 * GIB)?;
         Ok(())
     }),
-    // Events and triggers.
-    recorded("ODGM_EVENTS_ENABLED", "true", "new partitions: match changes against triggers", |c, v| {
-        c.store.rules.events_enabled = parse::boolean(v)?;
-        Ok(())
-    }),
-    recorded(
-        "ODGM_MAX_TRIGGER_DEPTH",
-        "10",
-        "new partitions: deepest chain of triggers that is dispatched",
-        |c, v| {
-            c.store.rules.max_trigger_depth = parse::number(v, 0..=1_000_000)?;
-            Ok(())
-        },
-    ),
-    checked("ODGM_TRIGGER_TIMEOUT_MS", "30000", "longest call of one trigger, ms", FUNCTIONS, millis),
-    checked("ODGM_EVENT_PIPELINE_V2", "true", "the event pipeline", FUNCTIONS, boolean),
-    checked("ODGM_EVENT_PIPELINE_BRIDGE", "true", "the event pipeline", FUNCTIONS, boolean),
-    checked("ODGM_EVENT_QUEUE_BOUND", "1024", "event queue of a partition", NO_QUEUE, count),
-    checked("ODGM_EVENT_BCAST_BOUND", "256", "event broadcast of a partition", NO_QUEUE, count),
-    checked("ODGM_MAX_BATCH_TRIGGER_FANOUT", "256", "keys of one batch that can trigger", NO_QUEUE, count),
-    checked("ODGM_EVENT_SUMMARY_KEY_SAMPLE", "32", "keys named when events were left out", NO_QUEUE, count),
     // Entries.
     checked("ODGM_ENABLE_STRING_ENTRY_KEYS", "true", "string keys of entries", ALWAYS, boolean),
     checked("ODGM_ENABLE_GRANULAR_STORAGE", "true", "one row for each entry", ALWAYS, boolean),

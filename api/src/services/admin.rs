@@ -4,6 +4,7 @@ mod backup;
 mod cluster;
 mod describe;
 mod dump;
+mod figures;
 mod restore;
 mod verify;
 
@@ -22,8 +23,8 @@ use odgm_proto::odgm::v1::{
 use odgm_replication::{CatalogueError, Definition, PlanError};
 use tonic::{Request, Response, Status, Streaming};
 
-use super::Shared;
 use super::relay::onward;
+use super::{Shared, blocking};
 use crate::status::{self, not_applied};
 
 /// The service.
@@ -76,8 +77,8 @@ impl Service for Admin {
         &self,
         request: Request<UpdateCollectionRequest>,
     ) -> Result<Response<UpdateCollectionResponse>, Status> {
-        let UpdateCollectionRequest { name, options } = request.into_inner();
-        let updated = self.0.manager.update_collection(&name, options).await;
+        let UpdateCollectionRequest { name, options, invocations } = request.into_inner();
+        let updated = self.0.manager.update_collection(&name, options, invocations).await;
         let updated = updated.map_err(|error| catalogue(&error))?;
         Ok(Response::new(UpdateCollectionResponse { collection: Some(describe::collection(&updated)) }))
     }
@@ -151,10 +152,12 @@ impl Service for Admin {
     }
 
     async fn get_node(&self, _: Request<GetNodeRequest>) -> Result<Response<GetNodeResponse>, Status> {
+        let shared = Arc::clone(&self.0);
+        let metrics = blocking(move || figures::all(&shared)).await?;
         Ok(Response::new(GetNodeResponse {
             node_id: self.0.manager.node_id().get(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            metrics: describe::metrics(&self.0),
+            metrics,
         }))
     }
 

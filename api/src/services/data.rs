@@ -145,8 +145,7 @@ impl DataService for Data {
             string_ids: true,
             string_entry_keys: true,
             granular_entry_storage: true,
-            // Triggers are kept with their objects and not dispatched yet.
-            event_pipeline_v2: false,
+            event_pipeline_v2: true,
         }))
     }
 }

@@ -2,10 +2,12 @@
 
 mod admin;
 mod anywhere;
+mod calls;
 pub(crate) mod command;
 mod data;
-mod function;
+pub(crate) mod function;
 mod list;
+mod post;
 mod relay;
 mod streams;
 mod writes;
@@ -26,9 +28,11 @@ use tonic::{Code, Status};
 
 pub(crate) use self::admin::Admin;
 pub(crate) use self::anywhere::Anywhere;
+pub(crate) use self::calls::{Calls, overdue};
 pub(crate) use self::command::Command;
 pub(crate) use self::data::Data;
-pub(crate) use self::function::Functions;
+pub(crate) use self::function::{Calling, Ended, Functions};
+pub(crate) use self::post::Post;
 pub(crate) use self::streams::Streams;
 pub(crate) use self::writes::Writes;
 
@@ -53,17 +57,25 @@ pub(crate) struct Shared {
     pub(crate) rules: Rules,
     /// Cancelled when the node begins to stop.
     pub(crate) stop: CancellationToken,
+    /// Calls of functions.
+    pub(crate) calling: Calling,
     subscriptions: Arc<Semaphore>,
     heavy: Arc<Semaphore>,
     relay: Relay,
 }
 
 impl Shared {
-    pub(crate) fn new(manager: Arc<Manager>, limits: Limits, stop: CancellationToken) -> Self {
+    pub(crate) fn new(
+        manager: Arc<Manager>,
+        functions: Arc<odgm_triggers::functions::Functions>,
+        limits: Limits,
+        stop: CancellationToken,
+    ) -> Self {
+        let calling = Calling::new(functions, &limits);
         let rules = Rules { identity: Rule { max: limits.id_bytes }, max_entries: limits.request_entries };
         let subscriptions = Arc::new(Semaphore::new(limits.subscriptions));
         let heavy = Arc::new(Semaphore::new(HEAVY_AT_ONCE));
-        Self { manager, limits, rules, stop, subscriptions, heavy, relay: Relay::default() }
+        Self { manager, limits, rules, stop, calling, subscriptions, heavy, relay: Relay::default() }
     }
 
     /// A partition that serves. The id is as it came over the wire.

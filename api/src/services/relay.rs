@@ -8,8 +8,10 @@ use std::time::Duration;
 use odgm_log::NodeId;
 use odgm_proto::metadata::RELAYED;
 use odgm_proto::odgm::v1::admin_client::AdminClient;
+use odgm_proto::odgm::v1::calls_client::CallsClient;
 use odgm_proto::odgm::v1::streams_client::StreamsClient;
 use odgm_proto::odgm::v1::writes_client::WritesClient;
+use odgm_proto::oprc::oprc_function_client::OprcFunctionClient;
 use parking_lot::Mutex;
 use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::transport::{Channel, Endpoint};
@@ -70,6 +72,14 @@ impl Way {
 
     pub(super) fn writes(&self) -> WritesClient<Channel> {
         WritesClient::new(self.channel.clone())
+    }
+
+    pub(super) fn calls(&self) -> CallsClient<Channel> {
+        CallsClient::new(self.channel.clone()).max_decoding_message_size(usize::MAX)
+    }
+
+    pub(super) fn functions(&self) -> OprcFunctionClient<Channel> {
+        OprcFunctionClient::new(self.channel.clone()).max_decoding_message_size(usize::MAX)
     }
 
     pub(super) fn admin(&self) -> AdminClient<Channel> {

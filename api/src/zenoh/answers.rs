@@ -15,6 +15,7 @@ use tonic::metadata::MetadataMap;
 use tonic::{Code, Request, Response, Status};
 
 use super::attachment;
+use super::calls::CallAnswers;
 use super::desk::{About, Asked};
 use super::leading::{Leading, leading};
 use super::places::{Operation, Place};
@@ -53,12 +54,14 @@ impl From<Status> for Refusal {
     }
 }
 
-type Found = Result<Answered, Refusal>;
+/// What comes of a query.
+pub(super) type Found = Result<Answered, Refusal>;
 
 /// Finds answers.
 pub(super) struct Answers {
     shared: Arc<Shared>,
     service: Data,
+    calls: CallAnswers,
 }
 
 /// What a replica of a partition can do, as clients read it.
@@ -82,14 +85,16 @@ struct Features {
 
 impl Answers {
     pub(super) fn new(shared: Arc<Shared>) -> Self {
-        let service = Data(Arc::clone(&shared));
-        Self { shared, service }
+        let (service, calls) = (Data(Arc::clone(&shared)), CallAnswers::new(&shared));
+        Self { shared, service, calls }
     }
 
     pub(super) async fn find(&self, asked: &Asked) -> Found {
         match asked.about {
             About::Capabilities => self.capabilities(&asked.place, asked.query.key_expr()).await,
             About::Objects => self.operation(asked).await,
+            About::Results => self.calls.result(asked).await,
+            About::Call => self.calls.call(asked).await,
         }
     }
 

@@ -4,7 +4,7 @@
 //! dictionary in its libraries): the number of pairs, then of each the key and the value, each as its length in bytes
 //! and UTF-8. Numbers are LEB128. The names are those of [`odgm_proto::metadata`]; others are not looked at.
 
-use odgm_proto::metadata::{CAUSE, CONSISTENCY, DEPTH, REQUEST_ID, TRACEPARENT, VERSION};
+use odgm_proto::metadata::{CAUSE, CONSISTENCY, DEPTH, IDEMPOTENCY_KEY, REQUEST_ID, TRACEPARENT, VERSION};
 use tonic::Status;
 use tonic::metadata::{AsciiMetadataValue, MetadataMap};
 
@@ -12,7 +12,7 @@ use super::limits::ATTACHMENT_BYTES;
 use crate::status::OFFSET;
 
 /// What is looked at in an attachment to a request.
-const ASKED: [&str; 5] = [CAUSE, CONSISTENCY, DEPTH, REQUEST_ID, TRACEPARENT];
+const ASKED: [&str; 6] = [CAUSE, CONSISTENCY, DEPTH, IDEMPOTENCY_KEY, REQUEST_ID, TRACEPARENT];
 
 /// What is attached to an answer, where it is known.
 const ANSWERED: [&str; 2] = [OFFSET, VERSION];
@@ -42,7 +42,8 @@ pub(super) fn of_answer(metadata: &MetadataMap) -> Option<Vec<u8>> {
     (!pairs.is_empty()).then(|| write(&pairs))
 }
 
-fn write(pairs: &[(&str, &str)]) -> Vec<u8> {
+/// Pairs as an attachment.
+pub(super) fn write(pairs: &[(&str, &str)]) -> Vec<u8> {
     let mut bytes = Vec::new();
     write_number(&mut bytes, pairs.len());
     for text in pairs.iter().flat_map(|(name, value)| [name, value]) {

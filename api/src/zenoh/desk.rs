@@ -1,7 +1,7 @@
 //! Queries on their way from Zenoh's threads to their answers.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tokio::sync::{Semaphore, mpsc};
@@ -10,10 +10,10 @@ use zenoh::Wait;
 use zenoh::query::Query;
 
 use super::answers::{Answered, Answers, Refusal};
+use super::calls;
 use super::intake::{Intake, Room, copied};
-use super::limits::{ANSWER_WITHIN, ANSWERED_AT_ONCE, REFUSED, REQUESTS};
+use super::limits::{REFUSED, REQUESTS};
 use super::places::Place;
-use crate::services::Shared;
 
 /// Takes queries in on Zenoh's threads, which receive for all: nothing waits there.
 #[derive(Clone)]
@@ -21,7 +21,16 @@ pub(super) struct Desk {
     intake: Arc<Intake>,
     queue: mpsc::Sender<Asked>,
     /// For those that there is no room for: an answer may have to wait, even that one.
-    crowded: mpsc::Sender<Query>,
+    crowded: mpsc::Sender<(About, Query)>,
+}
+
+/// How much is done at once with what is taken in.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Pace {
+    /// Queries that are being answered at once.
+    pub(super) at_once: u32,
+    /// How long each may take; none where that is said elsewhere.
+    pub(super) within: Option<Duration>,
 }
 
 /// What a query is about.
@@ -29,6 +38,8 @@ pub(super) struct Desk {
 pub(super) enum About {
     Objects,
     Capabilities,
+    Results,
+    Call,
 }
 
 /// A query that has been taken in.
@@ -44,11 +55,11 @@ pub(super) struct Asked {
 
 impl Desk {
     /// A desk, and the task that answers what it takes in; it ends when the desk is gone and everything is answered.
-    pub(super) fn open(shared: Arc<Shared>) -> (Self, JoinHandle<()>) {
+    pub(super) fn open(answers: &Arc<Answers>, pace: Pace) -> (Self, JoinHandle<()>) {
         let (queue, waiting) = mpsc::channel(REQUESTS);
         let (crowded, refused) = mpsc::channel(REFUSED);
         tokio::spawn(refuse_all(refused));
-        let answering = tokio::spawn(answer_all(Arc::new(Answers::new(shared)), waiting));
+        let answering = tokio::spawn(answer_all(Arc::clone(answers), pace, waiting));
         (Self { intake: Arc::default(), queue, crowded }, answering)
     }
 
@@ -57,47 +68,53 @@ impl Desk {
         let attachment = query.attachment_mut().map(|attachment| copied(&std::mem::take(attachment)));
         let bytes = payload.as_ref().map_or(0, Bytes::len) + attachment.as_ref().map_or(0, Bytes::len);
         let Some(room) = self.intake.enter(bytes) else {
-            return self.refuse(query);
+            return self.refuse(about, query);
         };
         let (place, since) = (Arc::clone(place), Instant::now());
         let asked = Asked { about, place, query, payload, attachment, since, room };
         // There is a place in the queue for each that has room.
         if let Err(error) = self.queue.try_send(asked) {
-            self.refuse(error.into_inner().query);
+            let Asked { about, query, .. } = error.into_inner();
+            self.refuse(about, query);
         }
     }
 
-    fn refuse(&self, query: Query) {
+    fn refuse(&self, about: About, query: Query) {
         // Whom even this has no room for gets no answer, which ends the query too.
-        drop(self.crowded.try_send(query));
+        drop(self.crowded.try_send((about, query)));
     }
 }
 
-async fn refuse_all(mut queries: mpsc::Receiver<Query>) {
-    while let Some(query) = queries.recv().await {
+async fn refuse_all(mut queries: mpsc::Receiver<(About, Query)>) {
+    while let Some((about, query)) = queries.recv().await {
         let text = format!("busy: {REQUESTS} requests or too many bytes of them wait here; try again later");
-        send(query, Err(Refusal::from(text)));
+        send(query, if matches!(about, About::Call) { calls::busy(text) } else { Err(text.into()) });
     }
 }
 
-async fn answer_all(answers: Arc<Answers>, mut queue: mpsc::Receiver<Asked>) {
-    let slots = Arc::new(Semaphore::new(ANSWERED_AT_ONCE as usize));
+async fn answer_all(answers: Arc<Answers>, pace: Pace, mut queue: mpsc::Receiver<Asked>) {
+    let slots = Arc::new(Semaphore::new(pace.at_once as usize));
     while let Some(asked) = queue.recv().await {
         // Never closed.
         let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return };
         let answers = Arc::clone(&answers);
         tokio::spawn(async move {
-            let answered = tokio::time::timeout(ANSWER_WITHIN, answers.find(&asked)).await;
-            let late = || {
-                Refusal::from(format!(
-                    "no answer within {ANSWER_WITHIN:?}; of a write it is unknown whether it was applied"
-                ))
+            let answered = match pace.within {
+                None => answers.find(&asked).await,
+                Some(within) => {
+                    let answered = tokio::time::timeout(within, answers.find(&asked)).await;
+                    answered.unwrap_or_else(|_| Err(late(within)))
+                }
             };
-            send(asked.query, answered.unwrap_or_else(|_| Err(late())));
+            send(asked.query, answered);
             drop((asked.room, slot));
         });
     }
-    drop(slots.acquire_many(ANSWERED_AT_ONCE).await);
+    drop(slots.acquire_many(pace.at_once).await);
+}
+
+fn late(within: Duration) -> Refusal {
+    format!("no answer within {within:?}; of a write it is unknown whether it was applied").into()
 }
 
 /// Sends an answer. It waits where the way to the client is congested, for seconds if the client hangs, and by blocking its

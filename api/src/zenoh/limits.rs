@@ -2,14 +2,30 @@
 
 use std::time::Duration;
 
-/// Queries that wait or are being answered; and as many PUTs and DELETEs. What comes beyond them is refused or lost.
+/// Queries that wait or are being answered; as many calls of functions; as many PUTs and DELETEs of objects; and as many
+/// calls that are PUT. What comes beyond them is refused or lost.
 pub(super) const REQUESTS: usize = 4_096;
 
-/// The bytes of those queries, and of those PUTs. A larger one is taken in where nothing else waits.
+/// The bytes of each of these. A larger one is taken in where nothing else waits.
 pub(super) const REQUEST_BYTES: usize = 64 << 20;
 
 /// Queries that are being answered at once.
 pub(super) const ANSWERED_AT_ONCE: u32 = 256;
+
+/// Calls whose clients wait that are being made at once. How long each may take is the collection's to say.
+pub(super) const CALLED_AT_ONCE: u32 = 1_024;
+
+/// Calls of one partition that are being accepted at once.
+pub(super) const ACCEPTED_AT_ONCE: usize = 256;
+
+/// Calls that listeners are still to be told of; they are told of no others.
+pub(super) const ANNOUNCED: usize = 4_096;
+
+/// Tokens of shards that are remembered.
+pub(super) const LIVE_SHARDS: usize = 1 << 20;
+
+/// How much longer than the caller Zenoh waits for an answer, so that the caller's own time is over first.
+pub(super) const GRACE: Duration = Duration::from_secs(1);
 
 /// Queries beyond the bounds that wait to be told so; those beyond these are told nothing.
 pub(super) const REFUSED: usize = 4_096;

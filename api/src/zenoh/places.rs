@@ -34,6 +34,15 @@ pub(super) enum Operation {
     List,
 }
 
+/// A call as a key names it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Callee {
+    /// The object that the function is called on; none for a function of the class.
+    pub(super) object: Option<String>,
+    /// The function.
+    pub(super) function: String,
+}
+
 impl Operation {
     /// Whether it makes a record.
     pub(super) fn writes(&self) -> bool {
@@ -84,6 +93,28 @@ impl Place {
         self.key("objects/*")
     }
 
+    /// Where a function is called by whoever waits for the answer; none if its name cannot be a part of a key.
+    pub(super) fn function(&self, name: &str, stateless: bool) -> Option<String> {
+        if !is_segment(name) {
+            return None;
+        }
+        Some(self.key(&if stateless {
+            format!("invokes/{name}")
+        } else {
+            format!("objects/*/invokes/{name}")
+        }))
+    }
+
+    /// Where calls are accepted, of functions by themselves and on objects.
+    pub(super) fn invocations(&self) -> [String; 2] {
+        ["invokes/*/async/*", "objects/*/invokes/*/async/*"].map(|suffix| self.key(suffix))
+    }
+
+    /// Where it is asked what came of those.
+    pub(super) fn results(&self) -> [String; 2] {
+        ["results/*/async/*", "objects/*/results/*/async/*"].map(|suffix| self.key(suffix))
+    }
+
     pub(super) fn liveliness(&self) -> String {
         self.key(&format!("liveliness/{}", self.group))
     }
@@ -109,6 +140,17 @@ impl Place {
     /// Whether a key is plainly about objects of the partition.
     pub(super) fn has_objects(&self, key: &str) -> bool {
         key.strip_prefix(&self.root).is_some_and(|rest| rest == "objects" || rest.starts_with("objects/"))
+    }
+
+    /// Whether a key is plainly about calls of the partition's functions, or about their results.
+    pub(super) fn has_calls(&self, key: &str) -> bool {
+        let Some(rest) = key.strip_prefix(&self.root) else { return false };
+        let mut segments = rest.split('/');
+        let word = match segments.next() {
+            Some("objects") => segments.nth(1),
+            word => word,
+        };
+        matches!(word, Some("invokes" | "results"))
     }
 
     /// What a query asks for; none if its key is none of the routes.
@@ -139,11 +181,52 @@ impl Place {
         })
     }
 
+    /// The call that a query asks for.
+    pub(super) fn called(&self, key: &str) -> Option<Callee> {
+        let (object, rest) = self.named(key)?;
+        let ["invokes", function] = rest.as_slice() else { return None };
+        Some(Callee { object, function: (*function).to_owned() })
+    }
+
+    /// The call that a PUT asks for, and its id.
+    pub(super) fn accepted(&self, key: &str) -> Option<(Callee, String)> {
+        self.with_id(key, "invokes")
+    }
+
+    /// The call whose result a query asks for, and its id.
+    pub(super) fn result(&self, key: &str) -> Option<(Callee, String)> {
+        self.with_id(key, "results")
+    }
+
+    fn with_id(&self, key: &str, word: &str) -> Option<(Callee, String)> {
+        let (object, rest) = self.named(key)?;
+        let [begin, function, "async", id] = *rest.as_slice() else { return None };
+        (begin == word).then(|| (Callee { object, function: function.to_owned() }, id.to_owned()))
+    }
+
+    /// The object that a key is about, if any, and what stands behind it; none of a key with wildcards.
+    fn named<'a>(&self, key: &'a str) -> Option<(Option<String>, Vec<&'a str>)> {
+        let mut segments: Vec<&str> = key.strip_prefix(&self.root)?.split('/').collect();
+        if segments.iter().any(|segment| segment.contains('*')) {
+            return None;
+        }
+        if segments.first() != Some(&"objects") {
+            return Some((None, segments));
+        }
+        let rest = segments.split_off(segments.len().min(2));
+        Some((Some(canonical(segments.get(1)?)), rest))
+    }
+
     /// The object that a PUT or a DELETE is about.
     pub(super) fn object(&self, key: &str) -> Option<String> {
         let id = key.strip_prefix(&self.root)?.strip_prefix("objects/")?;
         Some(canonical(id))
     }
+}
+
+/// Whether a name can be one part of a key.
+pub(super) fn is_segment(name: &str) -> bool {
+    !name.is_empty() && !name.contains(['/', '*', '$', '?', '#'])
 }
 
 /// Over Zenoh an id that is a number is that number, however it is written: "007" is "7".
@@ -195,15 +278,55 @@ mod tests {
     fn no_key_of_a_route_is_a_part_of_another_one() {
         use zenoh::key_expr::KeyExpr;
 
-        let mut keys = place().reads().to_vec();
-        keys.push(place().writes());
-        keys.push(place().any_capabilities());
-        let keys: Vec<_> = keys.into_iter().map(|key| KeyExpr::new(key).expect("valid")).collect();
-        for (at, key) in keys.iter().enumerate() {
-            let others = keys.iter().enumerate().filter(|(other, _)| *other != at);
-            assert!(others.into_iter().all(|(_, other)| !key.intersects(other)), "{key}");
-            let function = KeyExpr::new("oprc/Video/3/objects/cat/invokes/f").expect("valid");
-            assert!(!key.intersects(&function), "{key} takes what is a function's");
+        let place = place();
+        let functions = ["set", "async", "entries"]
+            .into_iter()
+            .flat_map(|name| [false, true].map(|stateless| place.function(name, stateless).expect("a key")));
+        let asked = [place.writes(), place.any_capabilities()].into_iter();
+        let asked = asked.chain(place.reads()).chain(place.results()).chain(functions);
+        let put = place.invocations().into_iter().chain([place.puts()]);
+        // What listeners are told of, which nodes take no heed of.
+        let told = ["async/f/1", "objects/cat/async/f/1", "events/cat"].map(|suffix| place.key(suffix));
+        for keys in [asked.collect::<Vec<_>>(), put.chain(told).collect()] {
+            let keys: Vec<_> = keys.into_iter().map(|key| KeyExpr::new(key).expect("valid")).collect();
+            for (at, key) in keys.iter().enumerate() {
+                let others = keys.iter().enumerate().filter(|(other, _)| *other != at);
+                assert!(others.into_iter().all(|(_, other)| !key.intersects(other)), "{key}");
+            }
         }
+    }
+
+    #[test]
+    fn a_call_is_named_by_its_key() {
+        let place = place();
+        let callee = |object: Option<&str>, function: &str| Callee {
+            object: object.map(str::to_owned),
+            function: function.to_owned(),
+        };
+        let called = |suffix: &str| place.called(&place.key(suffix));
+        assert_eq!(called("invokes/f"), Some(callee(None, "f")));
+        assert_eq!(called("objects/007/invokes/f"), Some(callee(Some("7"), "f")));
+        for none in ["invokes", "invokes/f/async/1", "objects/cat", "objects/*/invokes/f", "objects/cat/set"]
+        {
+            assert_eq!(called(none), None, "{none}");
+        }
+        let accepted = |suffix: &str| place.accepted(&place.key(suffix));
+        assert_eq!(accepted("invokes/f/async/i-1"), Some((callee(None, "f"), "i-1".to_owned())));
+        assert_eq!(
+            accepted("objects/cat/invokes/f/async/1"),
+            Some((callee(Some("cat"), "f"), "1".to_owned()))
+        );
+        assert_eq!(accepted("results/f/async/1"), None);
+        let result = |suffix: &str| place.result(&place.key(suffix));
+        assert_eq!(result("objects/cat/results/f/async/1"), Some((callee(Some("cat"), "f"), "1".to_owned())));
+        assert_eq!(result("results/f/async/*"), None);
+        assert_eq!(place.function("a/b", true), None, "no part of a key");
+        for about in ["invokes/*", "objects/*/invokes/f", "objects/cat/results/**"] {
+            assert!(place.has_calls(&place.key(about)), "{about}");
+        }
+        for other in ["**", "objects/**", "*/f", "objects/cat/set"] {
+            assert!(!place.has_calls(&place.key(other)), "{other}");
+        }
+        assert!(!place.has_calls("oprc/**/shards/**/capabilities"));
     }
 }

@@ -59,7 +59,7 @@ async fn collections_come_and_go() {
 
     let options = [("retention", "7d"), ("consistency", "local")];
     let options = options.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
-    let update = UpdateCollectionRequest { name: name.clone(), options };
+    let update = UpdateCollectionRequest { name: name.clone(), options, invocations: None };
     let updated = client.update_collection(update).await.expect("changed").into_inner().collection;
     let options = updated.and_then(|updated| updated.definition).expect("a definition").options;
     let shown: Vec<_> = options.iter().map(|(key, value)| format!("{key}={value}")).collect();
@@ -110,7 +110,7 @@ async fn logs_and_views_can_be_read_as_text() {
     let records = all(client.dump_log(request).await).await;
     let lines: Vec<_> = records.iter().map(|r| format!("{} {} {}", r.offset, r.body_type, r.json)).collect();
     insta::assert_snapshot!(lines.join("\n"), @r#"
-    2 config {"dedup_max_bytes":268435456,"dedup_max_ids":1000000,"dedup_window_ms":86400000,"events_enabled":true,"max_crdt_bytes":1048576,"max_trigger_depth":10,"set_mode":"replace","time_index_interval_ms":1000}
+    2 config {"dedup_max_bytes":268435456,"dedup_max_ids":1000000,"dedup_window_ms":86400000,"events_enabled":true,"max_crdt_bytes":1048576,"max_outbox_bytes":4294967296,"max_outbox_rows":10000000,"max_result_bytes":1073741824,"max_trigger_depth":10,"result_retention_ms":86400000,"set_mode":"replace","time_index_interval_ms":1000}
     3 set {"entries":{"city":"Paris"},"object":"alice"}
     "#);
 
@@ -148,6 +148,7 @@ async fn health_and_reflection_are_served() {
     odgm.v1.Streams
     odgm.v1.Writes
     odgm.v1.Admin
+    odgm.v1.Calls
     grpc.health.v1.Health
     grpc.reflection.v1.ServerReflection
     ");
@@ -163,8 +164,18 @@ async fn health_and_reflection_are_served() {
 
     let described = node.admin().get_node(GetNodeRequest {}).await.expect("a node").into_inner();
     assert_eq!(described.node_id, node.node.node_id().get());
-    let metrics: Vec<_> = described.metrics.iter().map(|metric| metric.name.as_str()).collect();
-    insta::assert_snapshot!(metrics.join(" "), @"log_fsyncs_total log_appends_total log_records_total log_bytes_total log_cache_hits_total log_cache_misses_total collections partitions_starting partitions_ready partitions_failed partitions_diverged objects entries writes_in_flight subscriptions peer_messages_sent_total peer_messages_received_total peer_frames_sent_total peer_bytes_sent_total peer_frames_dropped_total partitions_filling snapshot_bytes_sent_total snapshot_bytes_received_total snapshots_installed_total filled_records_total filled_bytes_total");
+    let (of_calls, own): (Vec<_>, Vec<_>) =
+        described.metrics.iter().partition(|metric| metric.name.starts_with("odgm_"));
+    let own: Vec<_> = own.into_iter().map(|metric| metric.name.as_str()).collect();
+    insta::assert_snapshot!(own.join(" "), @"log_fsyncs_total log_appends_total log_records_total log_bytes_total log_cache_hits_total log_cache_misses_total collections partitions_starting partitions_ready partitions_failed partitions_diverged objects entries writes_in_flight client_calls subscriptions peer_messages_sent_total peer_messages_received_total peer_frames_sent_total peer_bytes_sent_total peer_frames_dropped_total partitions_filling snapshot_bytes_sent_total snapshot_bytes_received_total snapshots_installed_total filled_records_total filled_bytes_total");
+    assert!(
+        own.len() + of_calls.len() == described.metrics.len()
+            && of_calls.iter().all(|it| !it.help.is_empty())
+    );
+    for gauge in ["outbox_rows", "outbox_bytes", "outbox_age_seconds", "dead_letters", "deliveries_waiting"] {
+        let name = format!(r#"odgm_{gauge}{{class="{THINGS}",partition="1"}}"#);
+        assert_eq!(of_calls.iter().filter(|metric| metric.name == name).count(), 1, "{name}");
+    }
 }
 
 #[tokio::test]

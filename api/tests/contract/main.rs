@@ -2,6 +2,9 @@
 #![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic, missing_docs)]
 
 mod administration;
+mod calls;
+mod functions;
+mod invocations;
 mod node;
 mod objects;
 mod refusals;

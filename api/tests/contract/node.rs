@@ -5,13 +5,16 @@ use std::path::Path;
 
 use odgm_api::Node;
 use odgm_api::config::Config;
+use odgm_proto::odgm::v1::CreateCollectionRequest;
 use odgm_proto::odgm::v1::admin_client::AdminClient;
+use odgm_proto::odgm::v1::calls_client::CallsClient;
 use odgm_proto::odgm::v1::streams_client::StreamsClient;
 use odgm_proto::odgm::v1::writes_client::WritesClient;
 use odgm_proto::oprc::data_service_client::DataServiceClient;
+use odgm_proto::oprc::oprc_function_client::OprcFunctionClient;
 use odgm_proto::oprc::{
-    BatchSetValuesRequest, ObjData, SetKeyRequest, SetObjectRequest, SingleKeyRequest, SingleObjectRequest,
-    ValData,
+    self, BatchSetValuesRequest, InvocationRoute, ObjData, SetKeyRequest, SetObjectRequest, SingleKeyRequest,
+    SingleObjectRequest, ValData,
 };
 use tempfile::TempDir;
 use tonic::transport::Channel;
@@ -61,6 +64,32 @@ impl TestNode {
 
     pub(crate) fn admin(&self) -> AdminClient<Channel> {
         AdminClient::new(self.channel.clone())
+    }
+
+    pub(crate) fn functions(&self) -> OprcFunctionClient<Channel> {
+        OprcFunctionClient::new(self.channel.clone())
+    }
+
+    pub(crate) fn calls(&self) -> CallsClient<Channel> {
+        CallsClient::new(self.channel.clone())
+    }
+
+    /// Creates a collection of one partition.
+    pub(crate) async fn create(
+        &self,
+        name: &str,
+        invocations: Option<InvocationRoute>,
+        options: &[(&str, &str)],
+    ) {
+        let collection = oprc::CreateCollectionRequest {
+            name: name.into(),
+            options: options.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect(),
+            invocations,
+            ..Default::default()
+        };
+        let create = CreateCollectionRequest { collection: Some(collection) };
+        self.admin().create_collection(create).await.expect("a collection");
+        self.node.ready().await;
     }
 }
 

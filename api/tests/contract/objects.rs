@@ -292,7 +292,7 @@ async fn a_node_says_what_it_holds_and_can_do() {
         string_ids: true,
         string_entry_keys: true,
         granular_entry_storage: true,
-        event_pipeline_v2: false,
+        event_pipeline_v2: true,
     }
     ");
 }

@@ -158,11 +158,11 @@ async fn of_functions() {
     node.admin().create_collection(create).await.expect("a collection with a route");
     refusals.add("invoke_fn, with a route", client.invoke_fn(call("routed")).await);
     insta::assert_snapshot!(refusals.0.join("\n"), @r#"
-    invoke_fn, no such class: NotFound there is no collection "nothing"
-    invoke_fn, no route: NotFound collection "things" has no route for function "f"
-    invoke_obj, no such partition: NotFound collection "things" has 2 partitions, 0 to 1: there is no partition 9
-    invoke_obj, no route: NotFound collection "things" has no route for function "f"
-    invoke_fn, with a route: Unimplemented this build does not call functions yet
+    invoke_fn, no such class: NotFound [not-applied] there is no collection "nothing"
+    invoke_fn, no route: NotFound [not-applied] class "things" has no function "f" to call: expected one that invocations.fn_routes of its collection names
+    invoke_obj, no such partition: NotFound [not-applied] collection "things" has 2 partitions, 0 to 1: there is no partition 9
+    invoke_obj, no route: NotFound [not-applied] class "things" has no function "f" to call: expected one that invocations.fn_routes of its collection names
+    invoke_fn, with a route: FailedPrecondition [not-applied] function "f" of class "routed" cannot be called: its route has no url, and this node does not speak Zenoh; expected either
     "#);
 }
 
@@ -211,7 +211,7 @@ async fn of_streams() {
     an offset in two partitions: InvalidArgument an offset is a place in one partition, and 2 are asked for: expected a single partition, or earliest, latest, time_ms, cursors or named_cursor
     beyond the head: OutOfRange offset 99 is beyond the head 2 of the partition: this cursor is of another log
     fast heartbeat: InvalidArgument heartbeat_ms 5: expected at least 100, or 0 for 1000
-    no such kind: InvalidArgument filter.kinds has 9: expected 1 (created), 2 (updated) or 3 (deleted)
+    no such kind: InvalidArgument filter.kinds has 9: expected 1 (created), 2 (updated), 3 (deleted), 4 (completed) or 5 (failed)
     get_at, nowhere: InvalidArgument at required: expected offset or time_ms
     get_at, beyond: OutOfRange offset 99 is not applied yet: the view is at 2
     get_at, not there: NotFound object "o" did not exist at offset 1 of 2 records
@@ -243,6 +243,7 @@ async fn of_administration() {
     let update = |collection: &str, key: &str, value: &str| UpdateCollectionRequest {
         name: collection.into(),
         options: [(key.to_owned(), value.to_owned())].into(),
+        invocations: None,
     };
     refusals.add("update", client.update_collection(update(&name, "retention", "1d")).await);
     refusals.add("update, fixed", client.update_collection(update(THINGS, "storage", "memory")).await);
@@ -262,7 +263,7 @@ async fn of_administration() {
     describe: NotFound there is no collection "nothing"
     update: NotFound [not-applied] there is no collection "nothing"
     update, fixed: InvalidArgument [not-applied] options.storage: it is fixed when a collection is created; expected another option, or a new collection
-    update, unknown: InvalidArgument [not-applied] options.colour: no such option; expected one of batch_size, consistency, enable_metrics, invoke_only_primary, mst_gc_grace, mst_sync_interval, offload_max_pool_size, pool_max_idle_lifetime, pool_max_lifetime, raft_init_leader_only, raft_net_leader_only, retention, set_mode, storage, timeout_ms
+    update, unknown: InvalidArgument [not-applied] options.colour: no such option; expected one of batch_size, consistency, dead_letter_age_ms, dead_letter_max_bytes, enable_event_logging, enable_metrics, events_enabled, invoke_only_primary, invoke_timeout_ms, max_concurrent_triggers, max_trigger_depth, mst_gc_grace, mst_sync_interval, offload_max_pool_size, outbox_max_bytes, outbox_max_rows, payload_format, pool_max_idle_lifetime, pool_max_lifetime, raft_init_leader_only, raft_net_leader_only, result_max_bytes, result_retention_ms, retention, set_mode, storage, timeout_ms, trigger_backoff_max_ms, trigger_backoff_ms, trigger_max_attempts, trigger_timeout_ms
     update, wrong: InvalidArgument [not-applied] options.retention: "red"; expected all, an age (30s, 15m, 12h, 7d), a size (512MiB, 10GiB), or age,size
     delete: NotFound [not-applied] there is no collection "nothing"
     verify: NotFound there is no collection "nothing"

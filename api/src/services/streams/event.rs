@@ -1,11 +1,12 @@
 //! Events as clients read them, and which of them they asked for.
 
 use odgm_log::Payload;
-use odgm_log::body::{Body, Cause, Value};
+use odgm_log::body::{Body, Cause, Outcome, Value};
 use odgm_projections::{Action, Change, ChangeKind};
 use odgm_proto::odgm::v1;
 use tonic::Status;
 
+use crate::convert::calls::{call_outcome, parent_to_wire};
 use crate::convert::{Rules, val_data};
 use crate::identity::Kind;
 
@@ -55,6 +56,12 @@ impl Selection {
             return None;
         }
         let Payload { cause, body } = payload;
+        let outcome = match &body {
+            Body::Outcome(Outcome { invocation, function, finished, .. }) => {
+                Some(call_outcome(invocation, function, finished, self.with_values))
+            }
+            _ => None,
+        };
         let written = if self.with_values { written(&body) } else { &[] };
         let changes = change.keys.into_iter().filter(|(key, _)| wanted(key));
         let changes = changes.map(|(key, action)| v1::Change {
@@ -73,6 +80,7 @@ impl Selection {
             cause: Some(cause_to_wire(cause)),
             operation: change.operation.name().to_owned(),
             object_id: change.object,
+            outcome,
         })
     }
 }
@@ -96,11 +104,7 @@ fn cause_to_wire(cause: Cause) -> v1::Cause {
     v1::Cause {
         request_id: cause.request_id,
         depth: cause.depth,
-        parent: cause.parent.map(|parent| v1::Parent {
-            group: parent.group.get(),
-            origin: parent.origin.get(),
-            offset: parent.offset.get(),
-        }),
+        parent: cause.parent.map(parent_to_wire),
         traceparent: cause.traceparent,
     }
 }
@@ -110,6 +114,8 @@ fn kind_to_wire(kind: ChangeKind) -> v1::EventKind {
         ChangeKind::Created => v1::EventKind::Created,
         ChangeKind::Updated => v1::EventKind::Updated,
         ChangeKind::Deleted => v1::EventKind::Deleted,
+        ChangeKind::Completed => v1::EventKind::Completed,
+        ChangeKind::Failed => v1::EventKind::Failed,
     }
 }
 
@@ -118,8 +124,10 @@ fn kind_from_wire(kind: i32) -> Result<ChangeKind, Status> {
         Ok(v1::EventKind::Created) => Ok(ChangeKind::Created),
         Ok(v1::EventKind::Updated) => Ok(ChangeKind::Updated),
         Ok(v1::EventKind::Deleted) => Ok(ChangeKind::Deleted),
-        _ => Err(Status::invalid_argument(format!(
-            "filter.kinds has {kind}: expected 1 (created), 2 (updated) or 3 (deleted)"
+        Ok(v1::EventKind::Completed) => Ok(ChangeKind::Completed),
+        Ok(v1::EventKind::Failed) => Ok(ChangeKind::Failed),
+        Ok(v1::EventKind::Unspecified) | Err(_) => Err(Status::invalid_argument(format!(
+            "filter.kinds has {kind}: expected 1 (created), 2 (updated), 3 (deleted), 4 (completed) or 5 (failed)"
         ))),
     }
 }

@@ -1,0 +1,251 @@
+//! What was given up: listed, looked at, tried again, dropped.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use odgm_log::body::calls::{Discard, Place, Redrive};
+use odgm_log::body::{Cause, Parent};
+use odgm_log::{Body, Offset, Payload};
+use odgm_projections::Letter;
+use odgm_proto::odgm::v1::{
+    DiscardRequest, GetDeadLetterRequest, GetDeadLetterResponse, LetterId, ListDeadLettersRequest,
+    ListDeadLettersResponse, RedriveRequest,
+};
+use odgm_replication::{Consistency, Partition};
+use tonic::Status;
+use tonic::metadata::MetadataMap;
+
+use super::pages::each_letter;
+use super::trace;
+use crate::convert::calls::{dead_letter, place};
+use crate::request;
+use crate::services::relay::onward;
+use crate::services::{PATIENCE, Shared, blocking, list};
+use crate::status;
+
+/// Dead letters that one record tries again or drops; more take several records.
+const LETTERS_PER_RECORD: usize = 256;
+
+/// The longest reason for dropping dead letters, in bytes.
+const REASON_BYTES: usize = 1_024;
+
+/// The dead letters of a collection, partition after partition.
+pub(super) async fn list(
+    shared: &Arc<Shared>,
+    metadata: &MetadataMap,
+    request: ListDeadLettersRequest,
+) -> Result<ListDeadLettersResponse, Status> {
+    let limit = list::limit(request.limit);
+    if request.after.is_some() && request.partition_id.is_none() {
+        return Err(Status::invalid_argument(
+            "after is the place of a dead letter in one partition: expected a partition_id with it",
+        ));
+    }
+    let mut all = ListDeadLettersResponse::default();
+    for id in shared.indexes(&request.cls_id, request.partition_id)? {
+        // Of what is beyond the limit, one is enough to know that there is more.
+        let room = limit - all.letters.len();
+        let asked = u32::try_from(room.max(1)).unwrap_or(u32::MAX);
+        let of_one = match shared.elsewhere(metadata, &request.cls_id, id) {
+            Some(nodes) => {
+                let way = shared.way(&nodes).await?;
+                let asked =
+                    ListDeadLettersRequest { partition_id: Some(id), limit: asked, ..request.clone() };
+                way.heed(way.calls().list_dead_letters(onward(metadata, asked)).await)?.into_inner()
+            }
+            None => {
+                let partition = shared.readable(metadata, &request.cls_id, id).await?;
+                let after = request.after.map(place);
+                blocking(move || of_partition(&partition, after, room.max(1))).await?
+            }
+        };
+        all.more = of_one.more || of_one.letters.len() > room;
+        all.letters.extend(of_one.letters.into_iter().take(room));
+        if all.more {
+            break;
+        }
+    }
+    Ok(all)
+}
+
+fn of_partition(
+    partition: &Partition,
+    after: Option<Place>,
+    limit: usize,
+) -> Result<ListDeadLettersResponse, Status> {
+    let (index, group) = (partition.index(), partition.group());
+    let mut letters = Vec::new();
+    // One more than asked for tells whether there are more.
+    each_letter(&partition.view(), after, |at, letter| {
+        letters.push(dead_letter(index, group, at, letter));
+        if letters.len() > limit { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    })?;
+    let more = letters.len() > limit;
+    letters.truncate(limit);
+    Ok(ListDeadLettersResponse { letters, more })
+}
+
+/// One dead letter with what led to it.
+pub(super) async fn get(
+    shared: &Arc<Shared>,
+    metadata: &MetadataMap,
+    request: &GetDeadLetterRequest,
+) -> Result<GetDeadLetterResponse, Status> {
+    let at = request.id.ok_or_else(|| Status::invalid_argument("id required: expected offset and index"))?;
+    let at = place(at);
+    let partition = shared.readable(metadata, &request.cls_id, request.partition_id).await?;
+    let read = Arc::clone(&partition);
+    let letter = blocking(move || {
+        let found = read.view().dead_letter(at).map_err(|error| status::from_view(&error))?;
+        found.ok_or_else(|| unknown(&read, at))
+    })
+    .await?;
+    let (asked_for_by, payload) = match &letter.letter {
+        Letter::Call(row) => {
+            let cause = Parent { group: partition.group(), origin: row.origin, offset: at.offset };
+            (cause, row.payload.clone().unwrap_or_default())
+        }
+        Letter::Delivery(row) => {
+            let cause = Parent { group: partition.group(), origin: row.origin, offset: row.call.offset };
+            (cause, row.finished.payload.clone())
+        }
+    };
+    let causes = trace::causes(shared, metadata, asked_for_by).await;
+    let letter = dead_letter(partition.index(), partition.group(), at, letter);
+    Ok(GetDeadLetterResponse { letter: Some(letter), payload: payload.0, causes })
+}
+
+fn unknown(partition: &Partition, at: Place) -> Status {
+    let (class, index) = (partition.class(), partition.index());
+    Status::not_found(format!("partition {class}/{index} has no dead letter {}/{}", at.offset, at.index))
+}
+
+/// Has dead letters tried again; how many are: those for which there is room.
+pub(super) async fn redrive(
+    shared: &Shared,
+    metadata: &MetadataMap,
+    request: RedriveRequest,
+) -> Result<u64, Status> {
+    let RedriveRequest { cls_id, partition_id, letters } = request;
+    let change = Change { shared, metadata, body: &|letters| Body::Redrive(Redrive { letters }) };
+    change.make(&cls_id, partition_id, letters).await
+}
+
+/// Drops dead letters; how many.
+pub(super) async fn discard(
+    shared: &Shared,
+    metadata: &MetadataMap,
+    request: DiscardRequest,
+) -> Result<u64, Status> {
+    let DiscardRequest { cls_id, partition_id, letters, reason } = request;
+    if reason.len() > REASON_BYTES {
+        let found = reason.len();
+        return Err(Status::invalid_argument(format!(
+            "reason of {found} bytes: expected at most {REASON_BYTES}"
+        )));
+    }
+    let reason = if reason.is_empty() { "discarded by request".to_owned() } else { reason };
+    let body = |letters| Body::Discard(Discard { letters, reason: reason.clone() });
+    Change { shared, metadata, body: &body }.make(&cls_id, partition_id, letters).await
+}
+
+/// The next dead letters that were there at `head`, as many as one record takes.
+fn meant(partition: &Partition, after: Option<Place>, head: Offset) -> Result<Vec<Place>, Status> {
+    let mut meant = Vec::new();
+    each_letter(&partition.view(), after, |at, letter| {
+        if letter.died.offset <= head {
+            meant.push(at);
+        }
+        let is_enough = meant.len() == LETTERS_PER_RECORD || at.offset > head;
+        if is_enough { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    })?;
+    Ok(meant)
+}
+
+/// What is done to dead letters, in as many records as it takes.
+struct Change<'a> {
+    shared: &'a Shared,
+    metadata: &'a MetadataMap,
+    body: &'a (dyn Fn(Vec<Place>) -> Body + Sync),
+}
+
+impl Change<'_> {
+    /// Does it to those that are named, or to all that there are at the moment.
+    async fn make(&self, class: &str, partition: u32, letters: Vec<LetterId>) -> Result<u64, Status> {
+        let cause = request::cause(self.metadata)?;
+        let partition = self.shared.partition(class, partition)?;
+        // Those that were told of are seen here, too.
+        let confirmed = partition.confirm_within(Consistency::Linearizable, PATIENCE).await;
+        confirmed.map_err(|error| status::from_read(&error))?;
+        if letters.is_empty() {
+            return self.make_of_all(&partition, cause).await;
+        }
+        let mut named: Vec<Place> = letters.into_iter().map(place).collect();
+        named.sort_unstable();
+        named.dedup();
+        let checked = Arc::clone(&partition);
+        let named = blocking(move || {
+            for at in &named {
+                let found = checked.view().dead_letter(*at).map_err(|error| status::from_view(&error))?;
+                found.ok_or_else(|| unknown(&checked, *at))?;
+            }
+            Ok(named)
+        })
+        .await?;
+        // An id stands for one record.
+        let cause =
+            if named.len() > LETTERS_PER_RECORD { Cause { request_id: None, ..cause } } else { cause };
+        let mut changed = 0;
+        for some in named.chunks(LETTERS_PER_RECORD) {
+            changed += self.propose(&partition, &cause, some.to_vec()).await?;
+        }
+        Ok(changed)
+    }
+
+    async fn make_of_all(&self, partition: &Arc<Partition>, cause: Cause) -> Result<u64, Status> {
+        // Which there are is not what was asked for, so asked again it would be another request of the same id.
+        let cause = Cause { request_id: None, ..cause };
+        // Those that come meanwhile are not meant: what is tried again may come back.
+        let head = partition.head();
+        let (mut changed, mut after) = (0, None);
+        loop {
+            let read_from = Arc::clone(partition);
+            let some = blocking(move || meant(&read_from, after, head)).await?;
+            after = some.last().copied();
+            let is_last = some.len() < LETTERS_PER_RECORD;
+            if !some.is_empty() {
+                changed += self.propose(partition, &cause, some).await?;
+            }
+            if is_last {
+                return Ok(changed);
+            }
+        }
+    }
+
+    /// Makes it a record; how many there are no more because of that.
+    async fn propose(
+        &self,
+        partition: &Arc<Partition>,
+        cause: &Cause,
+        letters: Vec<Place>,
+    ) -> Result<u64, Status> {
+        let payload = Payload { cause: cause.clone(), body: (self.body)(letters.clone()) };
+        let within = request::timeout(self.metadata.as_ref()).unwrap_or(PATIENCE);
+        let written = self.shared.answer(partition.propose_within(payload, within).await, false)?;
+        let offset = written.offset;
+        // The leader has applied it; this replica may still be about to.
+        partition.applied(offset).await.map_err(|error| status::applied(offset, &error))?;
+        let partition = Arc::clone(partition);
+        blocking(move || {
+            let mut gone = 0;
+            for at in letters {
+                let found =
+                    partition.view().dead_letter(at).map_err(|error| status::applied(offset, &error))?;
+                // One that was tried again may be back already.
+                gone += u64::from(found.is_none_or(|letter| letter.died.offset > offset));
+            }
+            Ok(gone)
+        })
+        .await
+    }
+}

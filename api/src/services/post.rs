@@ -1,0 +1,184 @@
+//! Outcomes on their way to the partition whose function was called, wherever that is.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
+use odgm_log::{Body, BodyType, Kind, NodeId, Payload};
+use odgm_replication::{AskError, Consistency, LookupError, Manager, Partition, ProposeError};
+use odgm_triggers::{Post as Service, PostError};
+use prost::Message;
+use tonic::Status;
+
+use super::anywhere::{self, Passed};
+use super::{PATIENCE, Shared};
+use crate::status;
+
+/// What another node is asked that has the partition.
+pub(super) const METHOD: &str = "Deliver";
+
+/// How long a class may be unknown here that the catalogue has: as long as it takes to follow the catalogue.
+const FOLLOWS_WITHIN: Duration = Duration::from_secs(2);
+const LOOK: Duration = Duration::from_millis(50);
+
+/// Delivers what this node has to deliver.
+pub(crate) struct Post(pub(crate) Arc<Manager>);
+
+/// A record as it is delivered to another node.
+#[derive(Clone, PartialEq, Message)]
+struct Letter {
+    #[prost(string, tag = "1")]
+    class: String,
+    #[prost(uint32, tag = "2")]
+    partition: u32,
+    #[prost(uint32, tag = "3")]
+    body_type: u32,
+    #[prost(uint32, tag = "4")]
+    body_version: u32,
+    #[prost(bytes = "bytes", tag = "5")]
+    payload: Bytes,
+}
+
+impl Service for Post {
+    fn deliver(
+        &self,
+        class: &str,
+        partition: u32,
+        payload: Payload,
+    ) -> BoxFuture<'static, Result<(), PostError>> {
+        let (manager, class) = (Arc::clone(&self.0), class.to_owned());
+        async move { deliver(&manager, &class, partition, payload).await }.boxed()
+    }
+}
+
+async fn deliver(manager: &Manager, class: &str, index: u32, payload: Payload) -> Result<(), PostError> {
+    if let Some(nodes) = manager.elsewhere(class, index).filter(|nodes| !nodes.is_empty()) {
+        return send(manager, nodes, class, index, &payload).await;
+    }
+    let partition = match manager.partition(class, index) {
+        Ok(partition) => partition,
+        Err(error @ LookupError::NoPartition { .. }) => return Err(PostError::Gone(error.to_string())),
+        Err(error @ LookupError::NoCollection { .. }) => return Err(missing(manager, class, &error).await),
+        Err(error) => return Err(PostError::Later(error.to_string())),
+    };
+    match propose(&partition, payload.clone()).await {
+        Ok(()) => Ok(()),
+        // This node is to pass nothing on for clients (ODGM_FORWARD), but this is its own.
+        Err(ProposeError::NotLeader { leader: Some(leader) }) if leader != manager.node_id() => {
+            send(manager, vec![leader], class, index, &payload).await
+        }
+        Err(error) => Err(PostError::Later(error.to_string())),
+    }
+}
+
+/// Makes it a record. Whatever applying it gave, it has arrived: one that is there already changes nothing.
+async fn propose(partition: &Partition, payload: Payload) -> Result<(), ProposeError> {
+    partition.propose_within(payload, PATIENCE).await.map(drop)
+}
+
+/// Whether a class that is unknown here is one that nobody knows.
+async fn missing(manager: &Manager, class: &str, error: &LookupError) -> PostError {
+    let confirmed = manager.catalogue().confirm_within(Consistency::Linearizable, PATIENCE).await;
+    if let Err(unconfirmed) = confirmed {
+        return PostError::Later(unconfirmed.to_string());
+    }
+    let followed = async {
+        while manager.collection(class).is_none() {
+            tokio::time::sleep(LOOK).await;
+        }
+    };
+    match tokio::time::timeout(FOLLOWS_WITHIN, followed).await {
+        Ok(()) => PostError::Later(format!("collection {class:?} has just been created")),
+        Err(_) => PostError::Gone(error.to_string()),
+    }
+}
+
+/// Has another node make it a record.
+async fn send(
+    manager: &Manager,
+    nodes: Vec<NodeId>,
+    class: &str,
+    partition: u32,
+    payload: &Payload,
+) -> Result<(), PostError> {
+    let (kind, encoded) = payload.encode().map_err(|error| PostError::Gone(error.to_string()))?;
+    let letter = Letter {
+        class: class.to_owned(),
+        partition,
+        body_type: kind.body_type.number().into(),
+        body_version: kind.body_version.into(),
+        payload: encoded,
+    };
+    let message = letter.encode_to_vec().into();
+    let passed = Passed { method: METHOD.to_owned(), message, ..Passed::default() };
+    // Asked twice it is known again.
+    let answered = anywhere::ask(manager, nodes, &passed, PATIENCE, false).await;
+    let answered = answered.map_err(|(AskError::Lost(reason) | AskError::NotAsked(reason))| {
+        PostError::Later(format!("no node that has partition {class}/{partition} answers: {reason}"))
+    })?;
+    answered.done().map_err(PostError::Later)
+}
+
+/// Takes in what another node delivers.
+pub(super) async fn receive(shared: &Shared, message: Bytes) -> Result<(), Status> {
+    let malformed = |reason: String| Status::invalid_argument(format!("another node's delivery: {reason}"));
+    let letter = Letter::decode(message).map_err(|error| malformed(error.to_string()))?;
+    let payload = letter.payload().map_err(malformed)?;
+    let partition = shared.partition(&letter.class, letter.partition)?;
+    propose(&partition, payload).await.map_err(|error| status::from_proposal(&error))
+}
+
+impl Letter {
+    /// What is delivered; nothing but outcomes is.
+    fn payload(&self) -> Result<Payload, String> {
+        let number = u16::try_from(self.body_type).ok();
+        let body_type = number.and_then(BodyType::from_number);
+        let version = u8::try_from(self.body_version).ok();
+        let Some((body_type, body_version)) = body_type.zip(version) else {
+            return Err(format!("it has no body of type {}: upgrade this node", self.body_type));
+        };
+        let payload = Payload::decode(Kind { body_type, body_version }, &self.payload);
+        let payload = payload.map_err(|error| error.to_string())?;
+        match &payload.body {
+            Body::Outcome(_) => Ok(payload),
+            other => Err(format!("it is a {}: expected an outcome", other.body_type().name())),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use odgm_log::body::{CursorMoved, Delete};
+
+    use super::*;
+
+    #[test]
+    fn nothing_but_outcomes_is_delivered() {
+        let letter = |body: Body| {
+            let (kind, payload) = Payload { cause: Default::default(), body }.encode().expect("encoded");
+            Letter {
+                body_type: kind.body_type.number().into(),
+                body_version: kind.body_version.into(),
+                payload,
+                ..Letter::default()
+            }
+        };
+        let outcome = odgm_log::body::Outcome {
+            source: odgm_log::body::calls::Source::Client,
+            invocation: "i".into(),
+            object: None,
+            function: "f".into(),
+            finished: Default::default(),
+        };
+        let sent = letter(Body::Outcome(outcome.clone()));
+        assert_eq!(sent.payload().map(|payload| payload.body), Ok(Body::Outcome(outcome)));
+        let refused = letter(Body::Delete(Delete { object: "o".into() })).payload();
+        assert_eq!(refused, Err("it is a delete: expected an outcome".into()));
+        let moved = CursorMoved { name: "c".into(), position: None, allowed_lag: 0 };
+        assert!(letter(Body::CursorMoved(moved)).payload().is_err());
+        let unknown = Letter { body_type: 4_711, ..sent };
+        assert_eq!(unknown.payload(), Err("it has no body of type 4711: upgrade this node".into()));
+    }
+}

@@ -10,7 +10,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 
 .PHONY: help
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: run
 run: ## Start a node with a demo collection; its data is in ./data
@@ -22,10 +22,14 @@ cluster: ## Start three nodes on this machine, and say how to kill one; their da
 	@scripts/setup build
 	@scripts/cluster
 
+.PHONY: functions
+functions: ## Start functions to try calls and triggers with, on port 7001; IN=python for those in Python
+	@scripts/functions $(or $(IN),rust)
+
 # Always the whole workspace: cargo unites the features of what is selected, and other features are another build.
 .PHONY: test
 test: ## Run all tests; ARGS=NAME runs those whose name contains it
-	@scripts/setup build test
+	@scripts/setup build test functions
 	cargo build --workspace --bins --tests
 	cargo nextest run --workspace $(ARGS)
 	cargo test --doc --workspace --quiet
@@ -82,4 +86,4 @@ fmt: ## Format the code
 
 .PHONY: setup
 setup: ## Install everything that any target needs
-	scripts/setup build test lint bench fuzz
+	scripts/setup build test lint bench fuzz functions

@@ -10,8 +10,9 @@ use odgm_proto::odgm::v1::subscribe_request::From;
 use tokio::task::block_in_place;
 
 use crate::Result;
+use crate::arrivals::{AIRPORTS, Arrivals, attach, collections};
 use crate::flights::{self, Happened, Model, Operation, exported, partition};
-use crate::harness::{Home, Node, fields};
+use crate::harness::{FunctionProcess, Home, Language, Node, fields};
 
 const CLASS: &str = "flights";
 const PARTITIONS: u32 = 8;
@@ -33,6 +34,7 @@ pub async fn run(file: &Path) -> Result<()> {
     let records = check_logs(&node)?;
     block_in_place(|| node.stop())?;
     check_rebuild(&home, records, import).await?;
+    check_arrivals(&operations).await?;
     println!("All of it holds.");
     Ok(())
 }
@@ -179,6 +181,40 @@ async fn check_rebuild(home: &Home, records: usize, import: Duration) -> Result<
         ),
     );
     Ok(())
+}
+
+/// Has a function count arrivals by airport, called by a trigger on the destination of every aircraft.
+async fn check_arrivals(operations: &[Operation]) -> Result<()> {
+    let expected = Arrivals::expected(operations);
+    let home = Home::new()?.quiet();
+    let node = home.start().await?;
+    let functions = FunctionProcess::start(Language::Rust, node.address()).await?;
+    for collection in collections(CLASS, PARTITIONS, &functions.url()) {
+        node.connection().create(collection).await?;
+    }
+    let file = home.data().with_file_name("operations.jsonl");
+    fs::write(&file, attach(operations) + &flights::lines(operations)?)?;
+    let file = file.to_str().ok_or("the path of the file has to be UTF-8")?;
+    let start = Instant::now();
+    block_in_place(|| node.odgm(&["import", "--class", CLASS, file])?.success())?;
+    node.connection().settled(&[CLASS, AIRPORTS]).await?;
+    let took = start.elapsed();
+    let found = Arrivals::counted(&node.connection()).await?;
+    if found != expected {
+        return Err(format!("a function counted {found:?}, but the file has {expected:?}").into());
+    }
+    if let Some(dead) = node.connection().dead(CLASS).await?.first() {
+        return Err(format!("a call was given up: {dead:?}").into());
+    }
+    let speed = rate(usize::try_from(expected.total())?, took);
+    say(
+        "functions",
+        &format!(
+            "a trigger on the destination counts arrivals at {} airports as they are in the file: import and calls, {speed}",
+            expected.airports()
+        ),
+    );
+    block_in_place(|| node.stop())
 }
 
 fn dumps(home: &Home) -> Result<Vec<String>> {

@@ -12,13 +12,13 @@ use std::path::Path;
 
 use flate2::read::GzDecoder;
 use odgm_proto::odgm::v1::{Action, Event, EventKind};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::Result;
 use crate::harness::Fields;
 
 /// One line.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(tag = "op", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Operation {
     /// Write entries, keep the others.
@@ -58,6 +58,15 @@ pub fn read(path: &Path) -> Result<Vec<Operation>> {
         operation.map_err(|error| format!("{}, line {number}: {error}", path.display()).into())
     });
     operations.collect()
+}
+
+/// Operations as lines of such a file, not compressed.
+///
+/// # Errors
+/// None that text could have.
+pub fn lines(operations: &[Operation]) -> Result<String> {
+    let lines = operations.iter().map(|operation| Ok(serde_json::to_string(operation)? + "\n"));
+    lines.collect()
 }
 
 /// The partition in which `odgm import` puts an object: the first 8 bytes of BLAKE3 of the id, as a little-endian

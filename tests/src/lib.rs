@@ -2,10 +2,12 @@
 //!
 //! Everything here speaks to real processes over the public API; nothing of the node's insides is linked in.
 
+pub mod arrivals;
 pub mod bench;
 pub mod chaos;
 pub mod demo;
 pub mod flights;
+pub mod functions;
 pub mod harness;
 pub mod process;
 pub mod random;

@@ -4,6 +4,7 @@ use std::fmt;
 
 use serde::Serialize;
 
+use super::calls::{Calls, Work};
 use super::catching_up::CatchUp;
 use super::failover::Failover;
 use super::footprint::Footprint;
@@ -65,9 +66,7 @@ impl Judgement {
     }
 }
 
-const ONE: Shape = Shape { connections: 1, in_flight: 1 };
 const SPREAD: Shape = Shape { connections: 6, in_flight: 32 };
-const MANY: Shape = Shape { connections: 4, in_flight: 32 };
 
 /// Holds the medians of the tables, and what else was measured, against the floors and goals.
 pub(super) fn judge(
@@ -80,13 +79,13 @@ pub(super) fn judge(
 
     let find = |operation, shape| tables.iter().find(|table| table.load == Load { operation, shape });
     let ratio = |operation, subject, to: &str| {
-        let row = find(operation, MANY)?.row(subject)?;
+        let row = find(operation, Shape::MANY)?.row(subject)?;
         row.ratio_to.get(to).map(|spread| spread.median)
     };
     let calls = Subject::calls(Target::Odgm);
     let stream = Subject::stream(Target::Odgm);
     let put_latency = || {
-        let table = find(SetValue, ONE)?;
+        let table = find(SetValue, Shape::ONE)?;
         let (ours, etcd) = (table.row(calls)?, table.row(Subject::calls(Target::Etcd))?);
         ratios(&ours.rounds, &etcd.rounds, |round| round.p50_us).map(|spread| spread.median)
     };
@@ -150,6 +149,51 @@ pub(super) fn group_commit(measured: Option<&GroupCommit>) -> Judgement {
     )
 }
 
+/// Triggers and calls, against a write without, a proxy that keeps nothing, and Restate.
+pub(super) fn calls(measured: Option<&Calls>) -> Vec<Judgement> {
+    use Bound::{AtLeast, AtMost, Below};
+
+    let judge = Judgement::new;
+    let rate = |ours, theirs| measured?.rate_ratio(ours, theirs);
+    let entry = measured.and_then(|calls| calls.entry);
+    let ms = |us: f64| us / 1_000.0;
+    let acknowledged = entry.map(|entry| entry.since_acknowledged_us);
+    let with_round_trip = entry.map(|entry| entry.with_round_trip_us);
+    let (settled, latency, syncs) = (
+        measured.and_then(Calls::settled_per_second),
+        measured.and_then(Calls::write_latency_ratio),
+        measured.and_then(Calls::syncs_beyond_the_proxy),
+    );
+    let (p50, p99) = (Below(1.0), Below(5.0));
+    vec![
+        judge(
+            "acknowledgement to function entry, p50, ms",
+            acknowledged.map(|least| ms(least.p50)),
+            p50,
+            p50,
+        ),
+        judge(
+            "acknowledgement to function entry, p99, ms",
+            acknowledged.map(|least| ms(least.p99)),
+            p99,
+            p99,
+        ),
+        judge("same with a round trip, p50, ms", with_round_trip.map(|most| ms(most.p50)), p50, p50),
+        judge("same with a round trip, p99, ms", with_round_trip.map(|most| ms(most.p99)), p99, p99),
+        judge("triggers settled a second", settled, AtLeast(5_000.0), AtLeast(8_000.0)),
+        judge("write with a trigger 1x1, p50, of one without", latency, AtMost(1.3), AtMost(1.3)),
+        judge("InvokeFn 4x32, of the proxy", rate(Work::InvokeFn, Work::Proxy), AtLeast(0.7), AtLeast(0.7)),
+        judge("InvokeFn 1x1, p50 beyond the proxy's, in syncs", syncs, AtMost(1.5), AtMost(1.5)),
+        judge("InvokeFn 4x32, of Restate", rate(Work::InvokeFn, Work::Restate), AtLeast(2.0), AtLeast(2.0)),
+        judge(
+            "Invoke 4x32, settled, of Restate",
+            rate(Work::Invoke, Work::Restate),
+            AtLeast(2.0),
+            AtLeast(2.0),
+        ),
+    ]
+}
+
 /// The figures of three nodes, against etcd's three.
 fn clusters(tables: &[Table]) -> Vec<Judgement> {
     use Bound::{AtLeast, AtMost, Below};
@@ -161,7 +205,7 @@ fn clusters(tables: &[Table]) -> Vec<Judgement> {
         row.ratio_to.get("etcd").map(|spread| spread.median)
     };
     let latency = |operation| {
-        let table = find(operation, ONE)?;
+        let table = find(operation, Shape::ONE)?;
         let ours = table.row(Subject::calls(Target::Cluster))?;
         let etcd = table.row(Subject::calls(Target::EtcdCluster))?;
         ratios(&ours.rounds, &etcd.rounds, |round| round.p50_us).map(|spread| spread.median)

@@ -10,6 +10,7 @@ use clap::ValueEnum;
 use serde::Serialize;
 use tokio::task::JoinSet;
 
+use super::options::Options;
 use super::workload::{Random, VALUE_BYTES, Workload};
 use crate::Result;
 
@@ -29,6 +30,19 @@ pub(super) struct Shape {
     pub(super) connections: usize,
     /// Requests in flight on each.
     pub(super) in_flight: usize,
+}
+
+impl Shape {
+    /// One request at a time.
+    pub(super) const ONE: Self = Self { connections: 1, in_flight: 1 };
+    /// As many as a node is kept busy by.
+    pub(super) const MANY: Self = Self { connections: 4, in_flight: 32 };
+}
+
+impl std::fmt::Display for Shape {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}x{}", self.connections, self.in_flight)
+    }
 }
 
 /// One table of the report.
@@ -61,8 +75,7 @@ impl Load {
 
 impl std::fmt::Display for Load {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Shape { connections, in_flight } = self.shape;
-        write!(f, "{:?} {connections}x{in_flight}", self.operation)
+        write!(f, "{:?} {}", self.operation, self.shape)
     }
 }
 
@@ -71,6 +84,16 @@ impl std::fmt::Display for Load {
 pub(super) struct Timing {
     pub(super) warm_up: Duration,
     pub(super) measured: Duration,
+}
+
+impl Timing {
+    /// As the command line says.
+    pub(super) fn of(options: &Options) -> Result<Self> {
+        Ok(Self {
+            warm_up: Duration::try_from_secs_f64(options.warm_up)?,
+            measured: Duration::try_from_secs_f64(options.seconds)?,
+        })
+    }
 }
 
 /// The part of a visit that counts.
@@ -99,14 +122,20 @@ pub(super) struct Samples {
 }
 
 impl Samples {
-    fn new(measured: Duration) -> Self {
+    /// None yet, of a window so long.
+    pub(super) fn new(measured: Duration) -> Self {
         Self { nanos: Vec::new(), answered: 0, measured }
+    }
+
+    /// Keeps a latency.
+    pub(super) fn push(&mut self, latency: Duration) {
+        self.nanos.push(u32::try_from(latency.as_nanos()).unwrap_or(u32::MAX));
     }
 
     fn note(&mut self, window: Window, sent: Instant, answered: Instant) {
         self.answered += 1;
         if answered >= window.begin && answered < window.end {
-            self.nanos.push(u32::try_from((answered - sent).as_nanos()).unwrap_or(u32::MAX));
+            self.push(answered - sent);
         }
     }
 
@@ -126,6 +155,28 @@ pub(super) trait Connection: Clone + Send + 'static {
     fn get(&mut self, id: usize, key: &str) -> impl Future<Output = Result<usize>> + Send;
 }
 
+/// Something to ask for over and over; clones share the connection.
+pub(super) trait Asking: Clone + Send + 'static {
+    /// Asks once and waits for the answer. An error if it is not the one that is expected.
+    fn ask(&mut self, id: usize, key: &str, value: Bytes) -> impl Future<Output = Result<()>> + Send;
+}
+
+/// One operation on a target.
+#[derive(Clone)]
+struct Operating<C> {
+    connection: C,
+    operation: Operation,
+}
+
+impl<C: Connection> Asking for Operating<C> {
+    async fn ask(&mut self, id: usize, key: &str, value: Bytes) -> Result<()> {
+        match self.operation {
+            Operation::SetValue => self.connection.set(id, key, value).await,
+            Operation::GetValue => expect_value(key, self.connection.get(id, key).await?),
+        }
+    }
+}
+
 /// Runs unary requests through `connections` and keeps the latencies.
 pub(super) async fn closed_loop<C: Connection>(
     connections: Vec<C>,
@@ -133,11 +184,23 @@ pub(super) async fn closed_loop<C: Connection>(
     workload: Arc<Workload>,
     timing: Timing,
 ) -> Result<Samples> {
+    let operation = load.operation;
+    let connections = connections.into_iter().map(|connection| Operating { connection, operation }).collect();
+    ask_over_and_over(connections, load.shape.in_flight, workload, timing).await
+}
+
+/// Has each of `connections` ask for so many things at once, and keeps the latencies.
+pub(super) async fn ask_over_and_over<A: Asking>(
+    connections: Vec<A>,
+    in_flight: usize,
+    workload: Arc<Workload>,
+    timing: Timing,
+) -> Result<Samples> {
     let window = Window::starting_now(timing);
-    let clients = connections.into_iter().flat_map(|connection| vec![connection; load.shape.in_flight]);
+    let clients = connections.into_iter().flat_map(|connection| vec![connection; in_flight]);
     let tasks = clients.zip(1..).map(|(client, seed)| {
         let workload = Arc::clone(&workload);
-        async move { one_in_flight(client, load.operation, &workload, Random::new(seed), window).await }
+        async move { one_in_flight(client, &workload, Random::new(seed), window).await }
     });
     gather(tasks, timing.measured).await
 }
@@ -157,9 +220,8 @@ where
     Ok(all)
 }
 
-async fn one_in_flight<C: Connection>(
-    mut client: C,
-    operation: Operation,
+async fn one_in_flight<A: Asking>(
+    mut client: A,
     workload: &Workload,
     mut random: Random,
     window: Window,
@@ -173,10 +235,7 @@ async fn one_in_flight<C: Connection>(
         if sent >= window.end {
             return Ok(samples);
         }
-        match operation {
-            Operation::SetValue => client.set(id, key, value).await?,
-            Operation::GetValue => expect_value(key, client.get(id, key).await?)?,
-        }
+        client.ask(id, key, value).await?;
         samples.note(window, sent, Instant::now());
     }
 }

@@ -1,8 +1,8 @@
 //! The comparison: every load on every target, in rounds.
 
 use std::sync::Arc;
-use std::time::Duration;
 
+use super::calls::Calls;
 use super::catching_up::CatchUp;
 use super::failover::Failover;
 use super::footprint::Footprint;
@@ -52,9 +52,16 @@ pub(super) async fn run(options: &Options) -> Result<Report> {
     let idle = part(asked(Part::Idle) && has_cluster, Idle::measure(options)).await?;
     let catch_up = part(asked(Part::CatchUp) && has_cluster, CatchUp::measure(options)).await?;
     let group_commit = part(asked(Part::GroupCommit) && has_cluster, GroupCommit::measure(options)).await?;
+    let calls = part(asked(Part::Calls) && has_node, Calls::measure(options)).await?;
+    let calls = calls.map(|(found, calls)| {
+        let new = found.into_iter().filter(|(target, _)| !versions.iter().any(|(known, _)| known == target));
+        versions.extend(new.collect::<Vec<_>>());
+        calls
+    });
     let mut goals = goals::judge(&tables, footprint.as_ref(), rebuild.as_ref());
     goals.push(goals::catch_up(catch_up.as_ref()));
     goals.push(goals::group_commit(group_commit.as_ref()));
+    goals.extend(goals::calls(calls.as_ref()));
     goals.extend(goals::lasting(failover.as_ref(), idle.as_ref()));
     Ok(Report {
         machine: Machine::this(),
@@ -74,6 +81,7 @@ pub(super) async fn run(options: &Options) -> Result<Report> {
         idle,
         catch_up,
         group_commit,
+        calls,
         goals,
     })
 }
@@ -132,10 +140,7 @@ async fn rounds(
     workload: &Arc<Workload>,
     options: &Options,
 ) -> Result<Vec<Vec<Samples>>> {
-    let timing = Timing {
-        warm_up: Duration::try_from_secs_f64(options.warm_up)?,
-        measured: Duration::try_from_secs_f64(options.seconds)?,
-    };
+    let timing = Timing::of(options)?;
     let mut rounds = Vec::with_capacity(options.rounds);
     for round in 0..options.rounds {
         let mut visits: Vec<_> = subjects.iter().enumerate().collect();

@@ -2,6 +2,7 @@
 //!
 //! The method, and how to read the tables, is in `tests/BENCHMARKS.md`.
 
+mod calls;
 mod catching_up;
 mod ceiling;
 mod etcd;
@@ -33,6 +34,8 @@ use crate::Result;
 pub async fn run(options: Options) -> Result<()> {
     match options.command {
         Some(Command::Ceiling) => ceiling::serve().await,
+        Some(Command::Function) => calls::function::serve().await,
+        Some(Command::Proxy { function }) => calls::proxy::serve(function).await,
         None => {
             let report = measure::run(&options).await?;
             print!("{report}");

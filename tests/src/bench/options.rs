@@ -1,12 +1,13 @@
 //! The command line of the benchmark.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
 use super::servers::Target;
 
-/// Compares a node with etcd, Redis and a gRPC service that does nothing, all with the same load loop.
+/// Compares a node with etcd, Redis, Restate and gRPC services that do nothing, all with the same load loop.
 #[derive(Debug, Parser)]
 #[command(name = "bench")]
 pub struct Options {
@@ -86,11 +87,13 @@ pub enum Part {
     CatchUp,
     /// Syncs of the disk per write, over many groups.
     GroupCommit,
+    /// Triggers, and calls of functions.
+    Calls,
 }
 
 impl Part {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Loads,
         Self::Clusters,
         Self::Footprint,
@@ -99,6 +102,7 @@ impl Part {
         Self::Idle,
         Self::CatchUp,
         Self::GroupCommit,
+        Self::Calls,
     ];
 }
 
@@ -113,6 +117,7 @@ impl std::fmt::Display for Part {
             Self::Idle => "idle",
             Self::CatchUp => "catch-up",
             Self::GroupCommit => "group-commit",
+            Self::Calls => "calls",
         })
     }
 }
@@ -123,4 +128,14 @@ pub enum Command {
     /// Serve the ceiling: the same schema, answers of the same size, nothing behind it.
     #[command(hide = true)]
     Ceiling,
+    /// Serve a function that does nothing.
+    #[command(hide = true)]
+    Function,
+    /// Serve the proxy: it passes calls of functions on.
+    #[command(hide = true)]
+    Proxy {
+        /// Where the function listens.
+        #[arg(long)]
+        function: SocketAddr,
+    },
 }

@@ -6,6 +6,7 @@ use std::fmt;
 use comfy_table::Table as Grid;
 use serde::Serialize;
 
+use super::calls::Calls;
 use super::catching_up::CatchUp;
 use super::failover::Failover;
 use super::footprint::Footprint;
@@ -34,6 +35,7 @@ pub(super) struct Report {
     pub(super) idle: Option<Idle>,
     pub(super) catch_up: Option<CatchUp>,
     pub(super) group_commit: Option<GroupCommit>,
+    pub(super) calls: Option<Calls>,
     pub(super) goals: Vec<Judgement>,
 }
 
@@ -157,6 +159,9 @@ impl fmt::Display for Report {
         }
         if let Some(group_commit) = &self.group_commit {
             writeln!(f, "\nGroup commit\n{group_commit}")?;
+        }
+        if let Some(calls) = &self.calls {
+            writeln!(f, "\nCalls\n{calls}")?;
         }
         writeln!(f, "\nFloors and goals\n{}", verdicts(&self.goals))
     }

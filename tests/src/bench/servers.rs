@@ -10,6 +10,7 @@ use serde::Serialize;
 use tempfile::TempDir;
 use tokio::net::TcpStream;
 
+use super::calls::{function, proxy, restate};
 use super::options::Options;
 use super::targets::{self, CLASS};
 use super::{ceiling, install};
@@ -28,6 +29,10 @@ pub enum Target {
     Redis,
     /// The do-nothing gRPC service.
     Ceiling,
+    /// A gRPC server that passes calls of functions on, and does nothing else.
+    Proxy,
+    /// Restate, which makes calls durable.
+    Restate,
     /// Three of our nodes, the collection's one partition on all of them.
     #[value(name = "odgm-cluster")]
     #[serde(rename = "odgm-cluster")]
@@ -45,14 +50,18 @@ pub enum Target {
 impl Target {
     /// Those of one node, in the order in which a round visits them.
     pub const SINGLE: [Self; 4] = [Self::Odgm, Self::Etcd, Self::Redis, Self::Ceiling];
+    /// Those that call functions.
+    pub const OF_CALLS: [Self; 3] = [Self::Odgm, Self::Proxy, Self::Restate];
     /// Those of three nodes.
     pub const CLUSTERS: [Self; 3] = [Self::Cluster, Self::ClusterOfThree, Self::EtcdCluster];
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 9] = [
         Self::Odgm,
         Self::Etcd,
         Self::Redis,
         Self::Ceiling,
+        Self::Proxy,
+        Self::Restate,
         Self::Cluster,
         Self::ClusterOfThree,
         Self::EtcdCluster,
@@ -80,6 +89,8 @@ impl std::fmt::Display for Target {
             Self::Etcd => "etcd",
             Self::Redis => "redis",
             Self::Ceiling => "ceiling",
+            Self::Proxy => "proxy",
+            Self::Restate => "restate",
             Self::Cluster => "odgm-cluster",
             Self::ClusterOfThree => "odgm-cluster-3",
             Self::EtcdCluster => "etcd-cluster",
@@ -108,17 +119,40 @@ const START_PATIENCE: Duration = Duration::from_secs(30);
 impl Server {
     /// Starts a target and waits until it accepts connections.
     pub(super) async fn start(target: Target, options: &Options) -> Result<Self> {
-        let dir =
-            tempfile::Builder::new().prefix(&format!("odgm-bench-{target}-")).tempdir_in(&options.dir)?;
+        let dir = directory(target, options)?;
         let partitions = target.partitions(options);
         let started = match target {
-            Target::Odgm => vec![odgm(dir.path(), options)?],
+            Target::Odgm => vec![odgm(dir.path(), partitions, None, options)?],
             Target::Etcd => etcd_members(dir.path(), 1)?,
             Target::Redis => vec![redis(dir.path())?],
             Target::Ceiling => vec![ceiling(dir.path())?],
             Target::Cluster | Target::ClusterOfThree => nodes(dir.path(), options, partitions)?,
             Target::EtcdCluster => etcd_members(dir.path(), NODES)?,
+            Target::Proxy | Target::Restate => return Err(format!("{target} is for calls only").into()),
         };
+        Self::ready(target, partitions, started, dir).await
+    }
+
+    /// Starts one of [`Target::OF_CALLS`], to call the function that listens there, and waits until it accepts
+    /// connections. Restate calls a handler of its own.
+    pub(super) async fn start_to_call(
+        function: SocketAddr,
+        target: Target,
+        options: &Options,
+    ) -> Result<Self> {
+        let dir = directory(target, options)?;
+        let started = match target {
+            // All calls go through one partition.
+            Target::Odgm => vec![odgm(dir.path(), 1, Some(function), options)?],
+            Target::Proxy => vec![proxy(dir.path(), function)?],
+            Target::Restate => restate::start(dir.path()).await?,
+            _ => return Err(format!("{target} calls no functions").into()),
+        };
+        Self::ready(target, 1, started, dir).await
+    }
+
+    /// Waits until all of `started` accept connections.
+    async fn ready(target: Target, partitions: u32, started: Vec<Started>, dir: TempDir) -> Result<Self> {
         let is_ours = matches!(target, Target::Odgm | Target::Cluster | Target::ClusterOfThree);
         let (mut addresses, mut processes, mut version) = (Vec::new(), Vec::new(), String::new());
         for mut node in started {
@@ -150,14 +184,15 @@ impl Server {
     }
 }
 
-struct Started {
-    process: Process,
-    address: Announced,
-    version: String,
+/// A process that may not accept connections yet.
+pub(super) struct Started {
+    pub(super) process: Process,
+    pub(super) address: Announced,
+    pub(super) version: String,
 }
 
 /// How a server says where it listens.
-enum Announced {
+pub(super) enum Announced {
     /// It was told.
     Given(SocketAddr),
     /// In its output, after these words.
@@ -168,7 +203,7 @@ enum Announced {
 
 impl Announced {
     /// Waits until the server accepts connections.
-    async fn wait(self, process: &mut Process) -> Result<SocketAddr> {
+    pub(super) async fn wait(self, process: &mut Process) -> Result<SocketAddr> {
         let deadline = Instant::now() + START_PATIENCE;
         loop {
             if let Some(status) = process.try_wait()? {
@@ -205,13 +240,18 @@ fn port_in(path: &Path) -> Option<SocketAddr> {
     Some(SocketAddr::from(([127, 0, 0, 1], port)))
 }
 
-fn odgm(dir: &Path, options: &Options) -> Result<Started> {
+fn directory(target: Target, options: &Options) -> Result<TempDir> {
+    Ok(tempfile::Builder::new().prefix(&format!("odgm-bench-{target}-")).tempdir_in(&options.dir)?)
+}
+
+fn odgm(dir: &Path, partitions: u32, function: Option<SocketAddr>, options: &Options) -> Result<Started> {
     let program = install::odgm(options.odgm.as_deref())?;
     let collection = serde_json::json!([{
         "name": CLASS,
-        "partition_count": options.partitions,
+        "partition_count": partitions,
         "replica_count": 1,
         "shard_type": "basic",
+        "invocations": function.map(function::routes),
     }]);
     let port_file = dir.join("port");
     let mut command = Command::new(&program);
@@ -319,16 +359,30 @@ fn redis(dir: &Path) -> Result<Started> {
 }
 
 fn ceiling(dir: &Path) -> Result<Started> {
+    of_this_program("ceiling", &["ceiling"], ceiling::LISTENING, dir)
+}
+
+fn proxy(dir: &Path, function: SocketAddr) -> Result<Started> {
+    of_this_program("proxy", &["proxy", "--function", &function.to_string()], proxy::LISTENING, dir)
+}
+
+/// A server that is a command of this program, which says in its output, after `listening`, where it listens.
+pub(super) fn of_this_program(
+    name: &str,
+    arguments: &[&str],
+    listening: &'static str,
+    dir: &Path,
+) -> Result<Started> {
     let mut command = Command::new(std::env::current_exe()?);
-    command.arg("ceiling");
+    command.args(arguments);
     Ok(Started {
-        process: Process::spawn("ceiling", command, &dir.join("output"))?,
-        address: Announced::Output(ceiling::LISTENING),
+        process: Process::spawn(name, command, &dir.join("output"))?,
+        address: Announced::Output(listening),
         version: "tonic, with its own server".to_owned(),
     })
 }
 
 /// An address of the loopback interface that nobody listens on, for servers that cannot choose one themselves.
-fn free_address() -> Result<SocketAddr> {
+pub(super) fn free_address() -> Result<SocketAddr> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
 }

@@ -25,9 +25,14 @@ pub(super) struct Workload {
 impl Workload {
     /// The same ids and bytes for the same number of ids.
     pub(super) fn new(ids: usize) -> Self {
+        Self::of("object", ids)
+    }
+
+    /// So many ids that begin with `name`.
+    pub(super) fn of(name: &str, ids: usize) -> Self {
         let mut random = Random::new(0);
         let pool: Vec<u8> = (0..POOL_BYTES / 8).flat_map(|_| random.next().to_le_bytes()).collect();
-        Self { ids: (0..ids).map(|number| format!("object-{number:06}")).collect(), pool: pool.into() }
+        Self { ids: (0..ids).map(|number| format!("{name}-{number:06}")).collect(), pool: pool.into() }
     }
 
     /// All ids in order.

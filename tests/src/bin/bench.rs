@@ -1,4 +1,4 @@
-//! `make bench`: this node against etcd, Redis and a gRPC service that does nothing. See `tests/BENCHMARKS.md`.
+//! `make bench`: this node against etcd, Redis, Restate and gRPC services that do nothing. See `tests/BENCHMARKS.md`.
 
 use std::process::ExitCode;
 

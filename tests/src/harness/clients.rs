@@ -7,11 +7,13 @@ use bytes::Bytes;
 use odgm_proto::metadata::{CONSISTENCY, REQUEST_ID, VERSION};
 use odgm_proto::odgm::v1::WriteRequest;
 use odgm_proto::odgm::v1::admin_client::AdminClient;
+use odgm_proto::odgm::v1::calls_client::CallsClient;
 use odgm_proto::odgm::v1::streams_client::StreamsClient;
 use odgm_proto::odgm::v1::write_request::Operation;
 use odgm_proto::odgm::v1::write_response::Result as Outcome;
 use odgm_proto::odgm::v1::writes_client::WritesClient;
 use odgm_proto::oprc::data_service_client::DataServiceClient;
+use odgm_proto::oprc::oprc_function_client::OprcFunctionClient;
 use odgm_proto::oprc::{
     BatchSetValuesRequest, ObjData, SetKeyRequest, SetObjectRequest, SingleKeyRequest, SingleObjectRequest,
     ValData,
@@ -39,6 +41,10 @@ pub struct Connection {
     pub writes: WritesClient<Channel>,
     /// `odgm.v1.Admin`.
     pub admin: AdminClient<Channel>,
+    /// `odgm.v1.Calls`.
+    pub calls: CallsClient<Channel>,
+    /// `oprc.OprcFunction`.
+    pub functions: OprcFunctionClient<Channel>,
 }
 
 impl Connection {
@@ -55,7 +61,9 @@ impl Connection {
             data: DataServiceClient::new(channel.clone()),
             streams: StreamsClient::new(channel.clone()),
             writes: WritesClient::new(channel.clone()),
-            admin: AdminClient::new(channel),
+            admin: AdminClient::new(channel.clone()),
+            calls: CallsClient::new(channel.clone()),
+            functions: OprcFunctionClient::new(channel),
         }
     }
 
@@ -129,7 +137,7 @@ impl Objects {
         request
     }
 
-    fn to_write<T>(&self, message: T) -> Request<T> {
+    pub(super) fn to_write<T>(&self, message: T) -> Request<T> {
         let mut request = self.request(message);
         let id = self.request_id.as_deref().and_then(|id| id.parse().ok());
         if let Some(id) = id {

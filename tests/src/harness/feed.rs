@@ -162,12 +162,14 @@ impl Feed {
     }
 }
 
-/// An event in one line: `12 updated alice v3: ~mail=a@b.c -phone`.
+/// An event in one line: `12 updated alice v3: ~mail=a@b.c -phone`; one about a function: `13 completed alice v3: count 5`.
 pub fn line(event: &Event) -> String {
     let kind = match event.kind() {
         EventKind::Created => "created",
         EventKind::Updated => "updated",
         EventKind::Deleted => "deleted",
+        EventKind::Completed => "completed",
+        EventKind::Failed => "failed",
         EventKind::Unspecified => "?",
     };
     let mut line = format!("{} {kind} {} v{}:", event.offset, event.object_id, event.object_version);
@@ -181,6 +183,12 @@ pub fn line(event: &Event) -> String {
         line.push_str(&format!(" {sign}{}", change.key));
         if let Some(value) = &change.value {
             line.push_str(&format!("={}", as_text(&value.data)));
+        }
+    }
+    if let Some(outcome) = &event.outcome {
+        line.push_str(&format!(" {} {}", outcome.fn_id, as_text(&outcome.payload)));
+        if !outcome.detail.is_empty() {
+            line.push_str(&format!(" ({})", outcome.detail));
         }
     }
     if event.triggers_changed {

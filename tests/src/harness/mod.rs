@@ -4,6 +4,7 @@ mod clients;
 mod cluster;
 mod command;
 mod feed;
+mod functions;
 mod home;
 mod node;
 mod ports;
@@ -16,6 +17,9 @@ pub use clients::{Acknowledged, Connection, Fields, Found, Objects, entries, fie
 pub use cluster::{Cluster, Layout, Replica, Wire, until};
 pub use command::Ran;
 pub use feed::{Feed, line, lines};
+pub use functions::{
+    Answer, Attached, Door, FunctionProcess, Functions, Gate, Language, causes, letter, routed, target,
+};
 pub use home::{Home, Snapshot};
 pub use node::{Node, Refusal};
 pub use program::odgm;

@@ -13,10 +13,16 @@ pub fn odgm() -> Result<PathBuf> {
     if let Some(path) = env::var_os("ODGM_BIN") {
         return Ok(path.into());
     }
+    beside("odgm", "cargo build -p odgm-api")
+}
+
+/// The binary of that name that cargo has put beside this program.
+pub(super) fn beside(name: &str, build: &str) -> Result<PathBuf> {
     let own = env::current_exe()?;
     // Tests are in `deps`, one level below the binaries.
-    let beside = own.ancestors().skip(1).take(2).map(|folder| folder.join("odgm"));
-    beside.into_iter().find(|path| path.is_file()).ok_or_else(|| {
-        format!("there is no odgm beside {}: build it with `cargo build -p odgm-api`", own.display()).into()
-    })
+    let beside = own.ancestors().skip(1).take(2).map(|folder| folder.join(name));
+    beside
+        .into_iter()
+        .find(|path| path.is_file())
+        .ok_or_else(|| format!("there is no {name} beside {}: build it with `{build}`", own.display()).into())
 }

@@ -28,8 +28,8 @@ pub(crate) struct Load {
 /// What one writer has done.
 #[derive(Debug)]
 pub(crate) struct Written {
-    object: String,
-    last: u64,
+    pub(crate) object: String,
+    pub(crate) last: u64,
     /// Requests that it sent again.
     pub(crate) retries: u64,
     /// The longest that a write took, from its first try to its acknowledgement.

@@ -2,6 +2,7 @@
 
 mod backups;
 mod bad_luck;
+mod calls;
 mod catching_up;
 mod chaos;
 mod deletion;

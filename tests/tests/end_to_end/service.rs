@@ -30,6 +30,7 @@ async fn reflection_lists_every_service_and_describes_it() -> Story {
     let expected = [
         "grpc.health.v1.Health",
         "odgm.v1.Admin",
+        "odgm.v1.Calls",
         "odgm.v1.Streams",
         "odgm.v1.Writes",
         "oprc.DataService",
@@ -81,7 +82,7 @@ async fn health_is_told_for_the_node_and_each_service_until_it_stops() -> Story 
 }
 
 #[tokio::test]
-async fn a_node_says_what_it_can_do_and_what_it_cannot_yet() -> Story {
+async fn a_node_says_what_it_can_do_and_which_functions_it_knows() -> Story {
     let home = Home::new()?.collection("things", 1);
     let node = home.start().await?;
     let capabilities = node.connection().data.capabilities(CapabilitiesRequest {}).await?.into_inner();
@@ -89,9 +90,9 @@ async fn a_node_says_what_it_can_do_and_what_it_cannot_yet() -> Story {
 
     let mut functions = OprcFunctionClient::new(node.channel());
     let request = InvocationRequest { cls_id: "things".into(), fn_id: "greet".into(), ..Default::default() };
-    let refused = functions.invoke_fn(request).await.expect_err("functions are not called yet");
-    assert!(matches!(refused.code(), Code::NotFound | Code::Unimplemented), "{refused}");
-    assert!(!refused.message().is_empty());
+    let refused = functions.invoke_fn(request).await.expect_err("there is no such function");
+    assert_eq!(refused.code(), Code::NotFound, "{refused}");
+    assert!(refused.message().contains("greet"), "{refused}");
     Ok(())
 }
 

@@ -1,5 +1,6 @@
 //! Stories of clients that speak Zenoh, with real nodes and plain Zenoh sessions. One binary: each has to be linked.
 
+mod calls;
 mod client;
 mod one_node;
 mod replicas;

@@ -289,7 +289,7 @@ async fn a_shard_tells_what_it_can_do_and_that_it_lives() -> Story {
         "class": "Things",
         "partition": 0,
         "shard_id": shard.parse::<u64>()?,
-        "event_pipeline_v2": false,
+        "event_pipeline_v2": true,
         "storage_backend": "rocksdb",
         "odgm_version": env!("CARGO_PKG_VERSION"),
         "features": { "granular_storage": true, "bridge_mode": false, "wasm_runtime": false },

@@ -16,14 +16,16 @@ use super::super::workload::ENTRY;
 use super::{CLASS, channel};
 use crate::Result;
 
+/// A connection whose clones share it.
 #[derive(Clone)]
-pub(super) struct Connection {
+pub(in super::super) struct Connection {
     client: DataServiceClient<Channel>,
     partitions: u32,
     by_lease: bool,
 }
 
-pub(super) async fn connect(address: SocketAddr, partitions: u32) -> Result<Connection> {
+/// Opens a connection.
+pub(in super::super) async fn connect(address: SocketAddr, partitions: u32) -> Result<Connection> {
     Ok(Connection { client: DataServiceClient::new(channel(address).await?), partitions, by_lease: false })
 }
 
@@ -45,7 +47,7 @@ pub(super) async fn leader(nodes: &[SocketAddr]) -> Result<SocketAddr> {
 }
 
 /// The write of one value, as every protocol of the node takes it.
-pub(super) fn write(id: usize, key: &str, value: Bytes, partitions: u32) -> SetKeyRequest {
+pub(in super::super) fn write(id: usize, key: &str, value: Bytes, partitions: u32) -> SetKeyRequest {
     SetKeyRequest {
         cls_id: CLASS.to_owned(),
         partition_id: i32::try_from(partition(id, partitions)).unwrap_or_default(),

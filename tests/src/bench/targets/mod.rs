@@ -152,6 +152,8 @@ pub(super) async fn fill(server: &Server, workload: &Workload) -> Result<()> {
         }
         Target::Etcd | Target::EtcdCluster => fill_through(etcd::connect(address).await?, workload).await,
         Target::Redis => fill_through(redis::connect(address).await?, workload).await,
+        // They hold nothing.
+        Target::Proxy | Target::Restate => Ok(()),
     }
 }
 
@@ -183,7 +185,8 @@ where
     Ok(connections)
 }
 
-async fn channel(address: SocketAddr) -> Result<Channel> {
+/// A connection of its own.
+pub(super) async fn channel(address: SocketAddr) -> Result<Channel> {
     Ok(Endpoint::from_shared(format!("http://{address}"))?.executor(Gathering).connect().await?)
 }
 

@@ -28,6 +28,15 @@ impl Cluster {
             options: options.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
             ..oprc::CreateCollectionRequest::default()
         };
+        self.create_as(definition).await
+    }
+
+    /// The same as it is defined.
+    ///
+    /// # Errors
+    /// As of that.
+    pub async fn create_as(&self, definition: oprc::CreateCollectionRequest) -> Result<()> {
+        let name = &definition.name.clone();
         let request = CreateCollectionRequest { collection: Some(definition) };
         let awake = self.awake();
         let first = self.client(*awake.first().ok_or("no node is awake")?)?;

@@ -40,6 +40,10 @@ impl Member {
         Self { number, address, running: Mutex::new(None), home }
     }
 
+    pub(super) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     pub(super) fn endpoint(&self) -> Result<Endpoint> {
         Ok(Endpoint::from_shared(format!("http://{}", self.address))?
             .connect_timeout(CONNECT)

@@ -88,6 +88,14 @@ impl Cluster {
         Ok(self.client(node)?.objects(class, partition))
     }
 
+    /// Where a node listens for clients.
+    ///
+    /// # Errors
+    /// When there is no such node.
+    pub fn address(&self, node: u64) -> Result<SocketAddr> {
+        Ok(self.member(node)?.address())
+    }
+
     /// Starts nodes that do not run, all at once, and waits until each is in service.
     ///
     /// # Errors

@@ -9,6 +9,8 @@ use odgm_projections::{Applied, Queued};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
+use crate::limits::FEED_BYTES;
+
 /// Where news come from; shared by whoever applies.
 #[derive(Debug, Default)]
 pub(crate) struct Feeder {
@@ -23,6 +25,8 @@ struct State {
     /// Which feed is the newest: earlier ones get nothing any more.
     opened: u64,
     capacity: usize,
+    /// Bytes of the payloads in `fed`.
+    bytes: usize,
     fed: Fed,
 }
 
@@ -43,11 +47,11 @@ pub struct Feed {
 }
 
 impl Feeder {
-    /// Begins to listen; up to `capacity` news are kept until they are taken.
+    /// Begins to listen; up to `capacity` news are kept until they are taken, and no more than [`FEED_BYTES`] of payloads.
     pub(crate) fn open(self: &Arc<Self>, capacity: usize) -> Feed {
         let mut state = self.state.lock();
         let opened = state.opened + 1;
-        *state = State { opened, capacity, fed: Fed::default() };
+        *state = State { opened, capacity, ..State::default() };
         self.is_open.store(true, Ordering::Release);
         Feed { feeder: Arc::clone(self), opened }
     }
@@ -65,7 +69,9 @@ impl Feeder {
         }
         let mut state = self.state.lock();
         for queued in news {
-            if state.fed.queued.len() < state.capacity {
+            let bytes = payload_bytes(&queued);
+            if state.fed.queued.len() < state.capacity && state.bytes + bytes <= FEED_BYTES {
+                state.bytes += bytes;
                 state.fed.queued.push(queued);
             } else {
                 state.fed.missed = true;
@@ -100,7 +106,18 @@ impl Feed {
     /// Takes what there is.
     pub fn take(&mut self) -> Fed {
         let mut state = self.feeder.state.lock();
-        if state.opened == self.opened { std::mem::take(&mut state.fed) } else { Fed::default() }
+        if state.opened != self.opened {
+            return Fed::default();
+        }
+        state.bytes = 0;
+        std::mem::take(&mut state.fed)
+    }
+}
+
+fn payload_bytes(queued: &Queued) -> usize {
+    match queued {
+        Queued::Call { payload, .. } => payload.len(),
+        Queued::Delivery { row, .. } => row.finished.payload.0.len(),
     }
 }
 
@@ -108,7 +125,7 @@ impl Drop for Feed {
     fn drop(&mut self) {
         let mut state = self.feeder.state.lock();
         if state.opened == self.opened {
-            state.fed = Fed::default();
+            (state.fed, state.bytes) = (Fed::default(), 0);
             self.feeder.is_open.store(false, Ordering::Release);
         }
     }
@@ -124,6 +141,10 @@ mod tests {
     use super::*;
 
     fn applied(offset: u64) -> Applied {
+        applied_with(offset, bytes::Bytes::new())
+    }
+
+    fn applied_with(offset: u64, payload: bytes::Bytes) -> Applied {
         let row = OutboxRow {
             subject: Subject::Invocation { invocation: offset.to_string() },
             target: odgm_log::body::Target::default(),
@@ -137,7 +158,7 @@ mod tests {
             payload: None,
         };
         let key = RowKey { due: Timestamp(0), offset: Offset(offset), index: 0 };
-        let queued = Queued::Call { key, row: Box::new(row), payload: bytes::Bytes::new() };
+        let queued = Queued::Call { key, row: Box::new(row), payload };
         Applied {
             offset: Offset(offset),
             time: Timestamp(0),
@@ -166,6 +187,12 @@ mod tests {
         let fed = feed.take();
         assert_eq!((offsets(&fed), fed.missed), (vec![2, 3], true));
         assert!(feed.ready().now_or_never().is_none(), "all is taken");
+        let large = || bytes::Bytes::from(vec![0; FEED_BYTES / 2 + 1]);
+        feeder.feed(&mut [applied_with(5, large()), applied_with(6, large())]);
+        let fed = feed.take();
+        assert_eq!((offsets(&fed), fed.missed), (vec![5], true), "two of them are too many bytes");
+        feeder.feed(&mut [applied_with(7, large())]);
+        assert_eq!(offsets(&feed.take()), [7], "there is room again");
         feeder.miss();
         feed.ready().await;
         assert!(feed.take().missed);

@@ -40,6 +40,9 @@ pub(crate) const COMPANY_PATIENCE: Duration = Duration::from_millis(1);
 /// What is lately.
 pub(crate) const COMPANY_LATELY: Duration = Duration::from_millis(5);
 
+/// Bytes of payloads that news of an outbox hold until they are taken; what is beyond is read from the view.
+pub(crate) const FEED_BYTES: usize = 16 << 20;
+
 /// Records that one batch of an event stream looks at.
 pub(crate) const STREAM_RECORDS: usize = 512;
 

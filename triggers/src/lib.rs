@@ -1,8 +1,9 @@
 //! What happens because of a record: functions are called, and what came of it becomes a record too.
 //!
 //! Triggers are rows of a projection and their dispatch is a consumer of it. Matching records against triggers belongs
-//! to apply, in `odgm-projections`; here is a [`Call`], which an outbox row or a client's request turns into, and the
-//! [`Invoker`] that makes it: [`functions`].
+//! to apply, in `odgm-projections`; here is a [`Call`], which an outbox row or a client's request turns into, the
+//! [`Invoker`] that makes it: [`functions`], and who goes through the outboxes and records what came of it: the
+//! [`processor`].
 
 mod call;
 pub mod functions;

@@ -360,7 +360,7 @@ async fn a_call_that_cannot_be_made_waits_and_is_given_up_after_its_attempts() {
     let listed = letters(&node, "sources").await;
     let lines: Vec<_> =
         listed.iter().map(|it| letter_line(it).replace(&gone, "URL").replace(&gone[7..], "HOST")).collect();
-    insta::assert_snapshot!(lines.join("\n"), @"3/0 data n1 dest created -> jobs/echo depth 1 generation 0 attempts 1: given up after 2 attempts: the function was not reached: URL: Connection refused (os error 111)");
+    insta::assert_snapshot!(lines.join("\n"), @"3/0 data n1 dest created -> jobs/echo depth 1 generation 0 attempts 2: given up after 2 attempts: the function was not reached: URL: Connection refused (os error 111)");
 
     let update = UpdateCollectionRequest {
         name: JOBS.into(),

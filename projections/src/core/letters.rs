@@ -1,5 +1,6 @@
 //! Dead letters: what was given up, until somebody has it tried again or drops it.
 
+use odgm_log::Timestamp;
 use odgm_log::body::calls::{Delivered, Discard, Place, Redrive, RowKey};
 
 use super::outbox::{Calling, full, has_room, weight};
@@ -31,7 +32,7 @@ impl Calling<'_> {
         for (index, place) in (0..).zip(&redrive.letters) {
             let Some((letter, bytes)) = self.read::<DeadLetter>(Key::DeadLetter(*place))? else { continue };
             let is_back = match letter.letter {
-                Letter::Call(row) => self.call_again(*place, *row, letter.reason)?,
+                Letter::Call(row) => self.call_again(*place, *row, letter.reason, letter.died.time)?,
                 Letter::Delivery(row) => {
                     // Under its old place its target may have been told that nothing comes any more.
                     self.put_delivery(Place { offset: self.moment.offset, index }, *row);
@@ -51,8 +52,15 @@ impl Calling<'_> {
         })
     }
 
-    /// Puts a call back as a new generation; false if there is no room.
-    fn call_again(&mut self, place: Place, row: OutboxRow, reason: String) -> Result<bool, Error> {
+    /// Puts a call back as a new generation; false if there is no room. It is due after it died, so that its row has another
+    /// key than the one that died even where the log's time stands still.
+    fn call_again(
+        &mut self,
+        place: Place,
+        row: OutboxRow,
+        reason: String,
+        died: Timestamp,
+    ) -> Result<bool, Error> {
         let generation = row.generation.saturating_add(1);
         let row = OutboxRow { generation, attempt: 0, last_error: reason, ..row };
         let value = encode(&row);
@@ -62,7 +70,8 @@ impl Calling<'_> {
         if let Subject::Invocation { invocation } = &row.subject {
             self.resume_invocation(invocation)?;
         }
-        let key = RowKey { due: self.moment.time, offset: place.offset, index: place.index };
+        let due = self.moment.time.max(Timestamp(died.get().saturating_add(1)));
+        let key = RowKey { due, offset: place.offset, index: place.index };
         self.put_row(key, value);
         let payload = row.payload.clone().unwrap_or_default().0;
         self.queued.push(Queued::Call { key, row: Box::new(row), payload });

@@ -93,7 +93,9 @@ impl Calling<'_> {
                 }
                 // What a row carries is what it was called with.
                 let payload = row.payload.clone().unwrap_or_else(|| payload.clone());
-                let row = OutboxRow { payload: Some(payload), ..row };
+                // With an end it was called, and that is one more that has failed.
+                let attempt = row.attempt.saturating_add(u32::from(finished.is_some()));
+                let row = OutboxRow { payload: Some(payload), attempt, ..row };
                 self.bury(place_of(key), reason.clone(), Letter::Call(Box::new(row)));
             }
         }

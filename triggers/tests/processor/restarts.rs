@@ -46,3 +46,26 @@ async fn calls_that_fail_are_tried_again_after_a_restart_and_those_under_way_are
     assert_eq!(here.view().header().calls.stale, 0, "a node that stops records nothing late");
     node.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_calls_of_a_collection_end_with_it_and_one_of_the_same_name_begins_with_none() {
+    let (dir, functions) = (tempfile::tempdir().expect("a folder"), Functions::new());
+    let node = Node::start(dir.path(), &functions).await;
+    let here = node.collection("here", &[]).await;
+    attach(&here, "o", triggers(&[target("here", "count")], &[], &[])).await;
+    functions.set("count", Doing::Hangs);
+    write(&here, put("o", "7")).await;
+    functions.called(1).await;
+    drop(here);
+    node.manager.delete_collection("here").await.expect("deleted");
+    functions.left_alone().await;
+
+    functions.set("count", Doing::Answers(Status::Completed));
+    let here = node.collection("here", &[]).await;
+    attach(&here, "o", triggers(&[target("here", "count")], &[], &[])).await;
+    let offset = write(&here, put("o", "8")).await;
+    settled(&here).await;
+    assert_eq!(outcomes(&here), [("count".to_owned(), Status::Completed, offset.0)]);
+    assert_eq!(functions.calls().len(), 2);
+    node.stop().await;
+}

@@ -36,8 +36,18 @@ pub(crate) enum Doing {
 pub(crate) struct Functions {
     doing: watch::Sender<BTreeMap<String, Doing>>,
     calls: Mutex<Vec<Call>>,
-    /// How many are under way, and how many were at most.
-    under_way: Mutex<(usize, usize)>,
+    counts: watch::Sender<Counts>,
+}
+
+/// How many calls.
+#[derive(Clone, Copy, Default)]
+struct Counts {
+    /// Were made.
+    made: usize,
+    /// Are under way, those that are held back too.
+    under_way: usize,
+    /// Were so at most.
+    most: usize,
 }
 
 impl Functions {
@@ -45,7 +55,7 @@ impl Functions {
         Arc::new(Self {
             doing: watch::Sender::new(BTreeMap::new()),
             calls: Mutex::new(Vec::new()),
-            under_way: Mutex::new((0, 0)),
+            counts: watch::Sender::default(),
         })
     }
 
@@ -61,14 +71,21 @@ impl Functions {
     }
 
     pub(crate) fn most_under_way(&self) -> usize {
-        self.under_way.lock().1
+        self.counts.borrow().most
+    }
+
+    /// Waits until none is under way.
+    pub(crate) async fn left_alone(&self) {
+        self.when(|counts| counts.under_way == 0).await;
     }
 
     /// Waits until so many calls have been made.
     pub(crate) async fn called(&self, times: usize) {
-        while self.calls.lock().len() < times {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+        self.when(|counts| counts.made >= times).await;
+    }
+
+    async fn when(&self, reached: impl FnMut(&Counts) -> bool) {
+        self.counts.subscribe().wait_for(reached).await.expect("its sender is here");
     }
 }
 
@@ -76,23 +93,24 @@ struct UnderWay<'a>(&'a Functions);
 
 impl Drop for UnderWay<'_> {
     fn drop(&mut self) {
-        self.0.under_way.lock().0 -= 1;
+        self.0.counts.send_modify(|counts| counts.under_way -= 1);
     }
 }
 
 impl Invoker for Functions {
     async fn invoke(&self, call: &Call) -> Result<Answer, Failure> {
-        let _under_way = {
-            let mut under_way = self.under_way.lock();
-            under_way.0 += 1;
-            under_way.1 = under_way.1.max(under_way.0);
-            UnderWay(self)
-        };
         let mut doing = self.doing.subscribe();
         let now = doing.borrow_and_update().get(&call.target.function).cloned();
-        if !matches!(now, Some(Doing::IsHeld)) {
+        let is_made = !matches!(now, Some(Doing::IsHeld));
+        if is_made {
             self.calls.lock().push(call.clone());
         }
+        self.counts.send_modify(|counts| {
+            counts.made += usize::from(is_made);
+            counts.under_way += 1;
+            counts.most = counts.most.max(counts.under_way);
+        });
+        let _under_way = UnderWay(self);
         match now.unwrap_or(Doing::Answers(Status::Completed)) {
             Doing::Answers(status) => {
                 let payload = format!("answer to {}", call.key).into();

@@ -49,6 +49,9 @@ async fn ten_thousand_calls_wait_for_a_function_that_is_held_and_are_made_when_i
     assert_eq!(keys.len(), CALLS + 1);
     assert_eq!(functions.calls().len(), CALLS + 1, "each once");
     assert_eq!(outcomes(&there).len(), CALLS);
+    let announced = node.announced.keys();
+    assert_eq!(announced.len(), CALLS + 1, "each once, too");
+    assert_eq!(announced.into_iter().collect::<BTreeSet<_>>(), keys);
     assert_eq!(here.view().header().calls.stale + there.view().header().calls.stale, 0);
     assert!(functions.most_under_way() <= 100, "{} under way", functions.most_under_way());
     node.stop().await;

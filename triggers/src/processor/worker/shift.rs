@@ -224,6 +224,9 @@ impl<I: Invoker> Shift<I> {
                 self.tasks
                     .spawn_blocking(move || Done::Deliveries(reading::deliveries(&partition.view(), from)));
             }
+            Effect::ReadLetters { .. } if self.partition.view().header().calls.dead_letters == 0 => {
+                self.tasks.spawn(std::future::ready(Done::Letters(Ok(LetterPage::default()))));
+            }
             Effect::ReadLetters { after } => {
                 let partition = Arc::clone(&self.partition);
                 self.tasks.spawn_blocking(move || Done::Letters(reading::letters(&partition.view(), after)));

@@ -34,6 +34,8 @@ async fn begin() -> Result<(Cluster, Functions)> {
     let nodes = cluster.nodes().into_iter().map(|node| cluster.address(node));
     functions.write_to(&nodes.collect::<Result<Vec<_>>>()?)?;
     create(&cluster, CLASS, 1, 3, &functions).await?;
+    // Whoever is to lead next knows the group by then.
+    cluster.converged(CLASS).await?;
     Ok((cluster, functions))
 }
 
@@ -188,8 +190,9 @@ async fn an_accepted_call_survives_those_who_accepted_it() -> Story {
     let leader = cluster.leader(CLASS, 0).await?;
     // At a node that passes it on.
     let other = cluster.nodes().into_iter().find(|node| *node != leader).ok_or("there are three")?;
-    let things = cluster.objects(other, CLASS, 0)?;
-    let accepted = things.accept(Some("tally"), "count", "", "first").await?;
+    let mut client = Retrying::new(vec![cluster.objects(other, CLASS, 0)?], PATIENCE);
+    let accept = async |things: Objects| things.accept(Some("tally"), "count", "", "first").await;
+    let accepted = client.ask(accept).await?;
     functions.held(1).await?;
     cluster.kill(&[leader]).await?;
     functions.held(2).await?;

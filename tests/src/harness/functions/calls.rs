@@ -232,11 +232,13 @@ impl Objects {
 
 /// A dead letter in one line: `a.k created -> things/0/b echo, depth 1, attempts 0: there is no ...`.
 pub fn letter(letter: &DeadLetter) -> String {
-    let subject = letter.subject.as_ref().map(subject).unwrap_or_default();
+    let subject = match &letter.subject {
+        Some(asked) if !letter.is_delivery => subject(asked),
+        _ => "outcome".to_owned(),
+    };
     let target = letter.target.as_ref().map(target).unwrap_or_default();
-    let delivery = if letter.is_delivery { "delivery of " } else { "" };
     let (depth, attempts) = (letter.depth, letter.attempts);
-    format!("{delivery}{subject} -> {target}, depth {depth}, attempts {attempts}: {}", letter.reason)
+    format!("{subject} -> {target}, depth {depth}, attempts {attempts}: {}", letter.reason)
 }
 
 fn subject(subject: &CallSubject) -> String {

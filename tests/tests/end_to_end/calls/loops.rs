@@ -61,7 +61,24 @@ async fn a_loop_over_three_functions_ends_at_the_limit_and_its_causes_are_known(
 
     let place = format!("{CLASS}/0/{first}");
     let traced = block_in_place(|| node.odgm(&["trace", &place])?.success())?;
-    insta::assert_snapshot!(stable(&traced), @"");
+    insta::assert_snapshot!(stable(&traced), @r#"
+    #0  TIME  set a: turn=begin
+      #1  TIME  set b: turn=1
+        #2  TIME  set c: turn=2
+          #3  TIME  set a: turn=3
+            #4  TIME  set b: turn=4
+              #5  TIME  set c: turn=5
+                #6  TIME  set a: turn=6
+                  #7  TIME  set b: turn=7
+                    dead  #7/0  b/turn updated calls things/0/b/loop-c  depth 8, attempts 0: depth 8 is beyond max_trigger_depth 7
+                  #8  TIME  loop-b on things/0/a completed
+                #9  TIME  loop-a on things/0/c completed
+              #10  TIME  loop-c on things/0/b completed
+            #11  TIME  loop-b on things/0/a completed
+          #12  TIME  loop-a on things/0/c completed
+        #13  TIME  loop-c on things/0/b completed
+      #14  TIME  loop-b on things/0/a completed
+    "#);
     Ok(())
 }
 

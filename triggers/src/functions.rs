@@ -100,6 +100,19 @@ impl Functions {
         found
     }
 
+    /// Refuses a call of a partition that its class does not have.
+    fn check_partition(&self, call: &Call) -> Result<(), Failure> {
+        let (class, partition) = (&call.target.class, call.target.partition);
+        let mut count = None;
+        self.catalogue.look_up(class, &mut |found| count = found.map(|definition| definition.partitions));
+        match count {
+            Some(count) if partition >= count => {
+                Err(Failure::NoPartition { class: class.clone(), partition, count })
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Refuses a route on standby while one whose place it would take is there.
     fn check_standby(&self, route: &Route, call: &Call) -> Result<(), Failure> {
         let is_alive = |shard| self.remote.as_ref().is_some_and(|remote| remote.is_alive(shard));
@@ -167,6 +180,7 @@ impl Functions {
 impl Invoker for Functions {
     async fn invoke(&self, call: &Call) -> Result<Answer, Failure> {
         let route = self.find(&call.target.class, &call.target.function)?;
+        self.check_partition(call)?;
         self.check_standby(&route, call)?;
         let deadline = Instant::now() + call.timeout.min(LONGEST_CALL);
         if route.endpoints.is_empty() {

@@ -38,6 +38,16 @@ pub enum Failure {
         /// The name.
         class: String,
     },
+    /// The class has fewer partitions.
+    #[error("class {class:?} has {count} partitions, 0 to {}: there is no partition {partition}", count.saturating_sub(1))]
+    NoPartition {
+        /// The class.
+        class: String,
+        /// The partition asked for.
+        partition: u32,
+        /// How many there are.
+        count: u32,
+    },
     /// The class has no such function, or it is not to be called.
     #[error("class {class:?} has no function {function:?} to call: {reason}")]
     NoFunction {
@@ -98,7 +108,10 @@ impl Failure {
     /// Whether another attempt can end differently.
     pub fn is_temporary(&self) -> bool {
         match self {
-            Self::NoClass { .. } | Self::NoFunction { .. } | Self::Misconfigured { .. } => false,
+            Self::NoClass { .. }
+            | Self::NoPartition { .. }
+            | Self::NoFunction { .. }
+            | Self::Misconfigured { .. } => false,
             Self::Held { .. } | Self::Unreachable { .. } | Self::Timeout { .. } | Self::Garbled { .. } => {
                 true
             }
@@ -121,6 +134,7 @@ impl Failure {
         match self {
             Self::Refused { .. } => Status::ApplicationError,
             Self::NoClass { .. }
+            | Self::NoPartition { .. }
             | Self::NoFunction { .. }
             | Self::Misconfigured { .. }
             | Self::Held { .. }
@@ -133,7 +147,7 @@ impl Failure {
     /// What a client that waits for the answer gets over gRPC; a status of the function passes through.
     pub fn code(&self) -> Code {
         match self {
-            Self::NoClass { .. } | Self::NoFunction { .. } => Code::NotFound,
+            Self::NoClass { .. } | Self::NoPartition { .. } | Self::NoFunction { .. } => Code::NotFound,
             Self::Misconfigured { .. } => Code::FailedPrecondition,
             Self::Held { .. } | Self::Unreachable { .. } => Code::Unavailable,
             Self::Timeout { .. } => Code::DeadlineExceeded,

@@ -41,6 +41,8 @@ pub(crate) struct Calls {
     pub(crate) rows: BTreeMap<RowKey, Call>,
     pub(crate) deliveries: BTreeMap<Place, String>,
     pub(crate) letters: BTreeMap<Place, Dead>,
+    /// When the calls among them died.
+    died: BTreeMap<Place, u64>,
     delivered: BTreeSet<DeliveryKey>,
     floors: BTreeMap<GroupId, Offset>,
     invocations: BTreeMap<String, (Offset, [u8; 16], Progress)>,
@@ -121,6 +123,11 @@ impl Calls {
         outcome
     }
 
+    fn bury(&mut self, now: u64, place: Place, call: Call) {
+        self.letters.insert(place, Dead::Call(call));
+        self.died.insert(place, now);
+    }
+
     fn ask(&mut self, now: u64, offset: Offset, depth: u32, targets: &[Target]) {
         if !self.objects.config.events_enabled {
             return;
@@ -128,7 +135,7 @@ impl Calls {
         for (index, target) in (0..).zip(targets) {
             let call = Call { function: target.function.clone(), depth, ..Call::default() };
             if depth > self.objects.config.max_trigger_depth || self.is_full(1) {
-                self.letters.insert(Place { offset, index }, Dead::Call(call));
+                self.bury(now, Place { offset, index }, call);
             } else {
                 self.rows.insert(RowKey { due: Timestamp::from_millis(now), offset, index }, call);
             }
@@ -160,7 +167,7 @@ impl Calls {
             }
             None => {}
         }
-        let depth = committed.payload.cause.depth;
+        let depth = committed.payload.cause.depth_of_call();
         let is_deep = depth > self.objects.config.max_trigger_depth;
         if !is_deep && self.is_full(1) {
             return self.full();
@@ -174,7 +181,7 @@ impl Calls {
         };
         let place = Place { offset, index: 0 };
         if is_deep {
-            self.letters.insert(place, Dead::Call(call));
+            self.bury(now, place, call);
         } else {
             self.rows.insert(RowKey { due: Timestamp::from_millis(now), offset, index: 0 }, call);
         }
@@ -224,7 +231,10 @@ impl Calls {
                 if finished.is_some() {
                     self.deliveries.insert(place, call.function.clone());
                 }
-                self.letters.insert(Place { offset: row.offset, index: row.index }, Dead::Call(call));
+                // The attempt that it died of was made if it has an end.
+                let attempt = call.attempt + u32::from(finished.is_some());
+                let call = Call { attempt, ..call };
+                self.bury(now, Place { offset: row.offset, index: row.index }, call);
             }
         }
         true
@@ -277,7 +287,9 @@ impl Calls {
                         known.2 = Progress::Pending;
                     }
                     let call = Call { generation: call.generation + 1, attempt: 0, ..call };
-                    let due = Timestamp::from_millis(now);
+                    // Later than it died, though no time has passed since.
+                    let died = Timestamp::from_millis(self.died[place]);
+                    let due = Timestamp::from_millis(now).max(Timestamp(died.get() + 1));
                     self.rows.insert(RowKey { due, offset: place.offset, index: place.index }, call);
                     self.letters.remove(place);
                     back += 1;

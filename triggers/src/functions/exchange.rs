@@ -131,6 +131,7 @@ fn verdict(failure: &Failure, call: &Call, patience: Duration) -> Verdict {
         Failure::Refused { code, .. } if *code == Code::Unavailable as i32 => Verdict::Bad,
         Failure::Refused { .. } => Verdict::Good,
         Failure::NoClass { .. }
+        | Failure::NoPartition { .. }
         | Failure::NoFunction { .. }
         | Failure::Misconfigured { .. }
         | Failure::Held { .. } => Verdict::Nothing,

@@ -41,6 +41,7 @@ impl Running {
         match answered {
             Err(
                 failure @ (Failure::NoClass { .. }
+                | Failure::NoPartition { .. }
                 | Failure::NoFunction { .. }
                 | Failure::Misconfigured { .. }
                 | Failure::Held { .. }),

@@ -265,7 +265,10 @@ fn judge(now: Now, result: Result<Answer, Failure>, took: Duration) -> Judged {
             Judged::Held { pause, reason }
         }
         Err(
-            failure @ (Failure::NoClass { .. } | Failure::NoFunction { .. } | Failure::Misconfigured { .. }),
+            failure @ (Failure::NoClass { .. }
+            | Failure::NoPartition { .. }
+            | Failure::NoFunction { .. }
+            | Failure::Misconfigured { .. }),
         ) => Judged::Hopeless { reason: brief(failure.to_string()) },
         Err(failure) => {
             let reason = brief(failure.to_string());

@@ -47,7 +47,7 @@ audit: ## Check dependencies against the RustSec advisories; fetches them from g
 	cargo deny check advisories
 
 .PHONY: bench
-bench: ## Compare a node with etcd, Redis and a service that does nothing; ARGS=--help lists options
+bench: ## Compare a node with etcd, Redis, Restate and services that do nothing; ARGS=--help lists options
 	@scripts/setup build bench
 	cargo build --release --workspace --bins
 	ODGM_BIN=$(TARGET)/release/odgm $(TARGET)/release/bench $(ARGS)

@@ -222,8 +222,8 @@ async fn what_cannot_be_called_is_a_dead_letter_that_says_why_and_can_be_redrive
     let dead = node.connection().died(CLASS, 3).await?;
     insta::assert_snapshot!(dead.iter().map(letter).collect::<Vec<_>>().join("\n"), @r#"
     a.k created -> nowhere/0/b echo, depth 1, attempts 0: there is no class "nowhere": expected the name of a collection
-    a.k created -> things/0/b nothing, depth 1, attempts 0: class "things" has no function "nothing" to call: expected one that invocations.fn_routes of its collection names
     a.k created -> things/99/b echo, depth 1, attempts 0: class "things" has 1 partitions, 0 to 0: there is no partition 99
+    a.k created -> things/0/b nothing, depth 1, attempts 0: class "things" has no function "nothing" to call: expected one that invocations.fn_routes of its collection names
     "#);
     node.connection().settled(&[CLASS]).await?;
     let called: Vec<_> = functions.calls().iter().map(|call| call.partition).collect();

@@ -21,6 +21,10 @@ use crate::replica::Replica;
 /// second append in flight would only make batches smaller.
 const APPENDS_IN_FLIGHT: usize = 1;
 
+/// As many records are applied by the worker itself, and as many answers given: a switch of threads costs more. One who
+/// writes alone has beside each write what became of the call that the one before asked for.
+pub(super) const FEW: usize = 4;
+
 /// One partition as proposers see it.
 pub(super) struct Lane {
     pub(super) replica: Replica,
@@ -142,14 +146,14 @@ impl Lane {
         self.failed.load(Ordering::Acquire)
     }
 
-    /// Answers those who wait. A batch is answered from a task of their runtime, which wakes its own tasks at a
+    /// Answers those who wait. Many are answered from a task of their runtime, which wakes its own tasks at a
     /// fraction of what being woken from outside costs for each.
     fn answer(&self, answers: impl ExactSizeIterator<Item = ((Reply, Admission), Answer)>) {
         let send = |((reply, admission), answer): ((Reply, Admission), Answer)| {
             drop(admission);
             reply.send(answer);
         };
-        if answers.len() == 1 {
+        if answers.len() <= FEW {
             answers.for_each(send);
             return;
         }

@@ -4,7 +4,7 @@
 //! appends what has gathered in a lane without syncing; the log's one fsync thread makes the appends of all lanes
 //! durable together and tells the workers, each of which hands them to its applier, that applies and answers. Nothing
 //! waits for a timer: a batch is what arrived while the disk was busy. A worker that has nothing else to do spares
-//! the switches of threads: it makes what it appended durable itself, and applies a lone record itself.
+//! the switches of threads: it makes what it appended durable itself, and applies a few records itself.
 
 mod applier;
 mod lane;
@@ -26,7 +26,7 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 use self::applier::Applier;
-use self::lane::{Append, InFlight, Lane};
+use self::lane::{Append, FEW, InFlight, Lane};
 use crate::feed::Feeder;
 use crate::limits::Limits;
 use crate::proposal::{Proposal, ProposeError};
@@ -265,10 +265,10 @@ impl Worker {
         self.pump(lane);
     }
 
-    /// Appends are applied by the applier, while this thread makes the next durable; but a lone record that nothing
-    /// is before is not worth a switch of threads.
+    /// Appends are applied by the applier, while this thread makes the next durable; but a few records that nothing
+    /// is before are not worth a switch of threads.
     fn apply(&self, lane: &Arc<Lane>, append: Append) {
-        if append.len() == 1 && lane.is_applied() {
+        if append.len() <= FEW && lane.is_applied() {
             append.apply(lane);
         } else {
             self.applier.apply(lane, append);

@@ -8,11 +8,11 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use super::load::{Pipeline as _, Shape};
+use super::load::Shape;
 use super::options::Options;
 use super::servers::{Server, Target};
 use super::targets;
-use super::workload::{Random, VALUE_BYTES, Workload};
+use super::workload::{VALUE_BYTES, Workload};
 use crate::Result;
 
 const OBJECTS: usize = 1_000_000;
@@ -56,7 +56,7 @@ impl Footprint {
         let node = Server::start(Target::Odgm, options).await?;
         let workload = Workload::new(OBJECTS);
         let start = Instant::now();
-        fill(&node, &workload).await?;
+        targets::write_stream::write_all(node.address(), node.partitions, &workload, SHAPE).await?;
         let took = start.elapsed();
         let written = until_idle(node.id()).await?;
         let payload_bytes = (OBJECTS * VALUE_BYTES) as u64;
@@ -106,31 +106,6 @@ impl fmt::Display for Footprint {
              {log_tables:.2} (tables) + view {view_tables:.2} + compaction {compaction:.2}"
         )
     }
-}
-
-/// Writes every object once, from several streams.
-async fn fill(node: &Server, workload: &Workload) -> Result<()> {
-    let mut writers = Vec::new();
-    for writer in 0..SHAPE.connections {
-        let mut pipeline = targets::write_stream::open(node.address(), node.partitions, SHAPE).await?;
-        let mut random = Random::new(writer as u64);
-        writers.push(async move {
-            let mut outstanding = 0;
-            for (id, key) in workload.ids().iter().enumerate().skip(writer).step_by(SHAPE.connections) {
-                if outstanding == SHAPE.in_flight {
-                    pipeline.acknowledged().await?;
-                    outstanding -= 1;
-                }
-                pipeline.send(id, key, workload.value(&mut random)).await?;
-                outstanding += 1;
-            }
-            for _ in 0..outstanding {
-                pipeline.acknowledged().await?;
-            }
-            Ok::<_, crate::Error>(())
-        });
-    }
-    futures_util::future::try_join_all(writers).await.map(drop)
 }
 
 /// Waits until the process has stopped writing; all that it has written.

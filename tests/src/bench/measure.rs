@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::calls::Calls;
+use super::calls::{Calls, Waiting};
 use super::catching_up::CatchUp;
 use super::failover::Failover;
 use super::footprint::Footprint;
@@ -58,6 +58,7 @@ pub(super) async fn run(options: &Options) -> Result<Report> {
         versions.extend(new.collect::<Vec<_>>());
         calls
     });
+    let waiting = part(asked(Part::Waiting) && has_node, Waiting::measure(options)).await?;
     let mut goals = goals::judge(&tables, footprint.as_ref(), rebuild.as_ref());
     goals.push(goals::catch_up(catch_up.as_ref()));
     goals.push(goals::group_commit(group_commit.as_ref()));
@@ -82,6 +83,7 @@ pub(super) async fn run(options: &Options) -> Result<Report> {
         catch_up,
         group_commit,
         calls,
+        waiting,
         goals,
     })
 }

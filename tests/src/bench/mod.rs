@@ -34,7 +34,7 @@ use crate::Result;
 pub async fn run(options: Options) -> Result<()> {
     match options.command {
         Some(Command::Ceiling) => ceiling::serve().await,
-        Some(Command::Function) => calls::function::serve().await,
+        Some(Command::Function { at }) => calls::function::serve(at).await,
         Some(Command::Proxy { function }) => calls::proxy::serve(function).await,
         None => {
             let report = measure::run(&options).await?;

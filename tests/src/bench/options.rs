@@ -55,6 +55,10 @@ pub struct Options {
     #[arg(long, env = "FLIGHTS", default_value = "../shared/data/flights.jsonl.gz")]
     pub flights: PathBuf,
 
+    /// Calls that wait for the function that is away.
+    #[arg(long, default_value_t = 1_000_000)]
+    pub waiting: usize,
+
     /// The directory for the servers' data. It must be on a disk: on a tmpfs an fsync costs nothing.
     #[arg(long, default_value_os_t = std::env::temp_dir())]
     pub dir: PathBuf,
@@ -89,11 +93,13 @@ pub enum Part {
     GroupCommit,
     /// Triggers, and calls of functions.
     Calls,
+    /// A million calls that wait for a function that is away.
+    Waiting,
 }
 
 impl Part {
     /// All of them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Loads,
         Self::Clusters,
         Self::Footprint,
@@ -103,6 +109,7 @@ impl Part {
         Self::CatchUp,
         Self::GroupCommit,
         Self::Calls,
+        Self::Waiting,
     ];
 }
 
@@ -118,6 +125,7 @@ impl std::fmt::Display for Part {
             Self::CatchUp => "catch-up",
             Self::GroupCommit => "group-commit",
             Self::Calls => "calls",
+            Self::Waiting => "waiting",
         })
     }
 }
@@ -130,7 +138,11 @@ pub enum Command {
     Ceiling,
     /// Serve a function that does nothing.
     #[command(hide = true)]
-    Function,
+    Function {
+        /// Where it listens; at a port that the system gives unless it is named.
+        #[arg(long, default_value = "127.0.0.1:0")]
+        at: SocketAddr,
+    },
     /// Serve the proxy: it passes calls of functions on.
     #[command(hide = true)]
     Proxy {

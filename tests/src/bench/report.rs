@@ -6,7 +6,7 @@ use std::fmt;
 use comfy_table::Table as Grid;
 use serde::Serialize;
 
-use super::calls::Calls;
+use super::calls::{Calls, Waiting};
 use super::catching_up::CatchUp;
 use super::failover::Failover;
 use super::footprint::Footprint;
@@ -36,6 +36,7 @@ pub(super) struct Report {
     pub(super) catch_up: Option<CatchUp>,
     pub(super) group_commit: Option<GroupCommit>,
     pub(super) calls: Option<Calls>,
+    pub(super) waiting: Option<Waiting>,
     pub(super) goals: Vec<Judgement>,
 }
 
@@ -162,6 +163,9 @@ impl fmt::Display for Report {
         }
         if let Some(calls) = &self.calls {
             writeln!(f, "\nCalls\n{calls}")?;
+        }
+        if let Some(waiting) = &self.waiting {
+            writeln!(f, "\nCalls that wait\n{waiting}")?;
         }
         writeln!(f, "\nFloors and goals\n{}", verdicts(&self.goals))
     }

@@ -261,8 +261,7 @@ fn odgm(dir: &Path, partitions: u32, function: Option<SocketAddr>, options: &Opt
         .env("ODGM_HTTP_HOST", "127.0.0.1")
         .env("ODGM_HTTP_PORT", "0")
         .env("ODGM_PORT_FILE", &port_file)
-        .env("ODGM_COLLECTION", collection.to_string())
-        .env("ODGM_LOG", "warn");
+        .env("ODGM_COLLECTION", collection.to_string());
     Ok(Started {
         process: Process::spawn("odgm", command, &dir.join("output"))?,
         address: Announced::PortFile(port_file),

@@ -54,10 +54,15 @@ pub(super) struct Function {
 }
 
 impl Function {
-    /// Starts it and waits until it accepts connections.
+    /// Starts it at an address that the system gives, and waits until it accepts connections.
     pub(super) async fn start(dir: &Path) -> Result<Self> {
-        let Started { mut process, address, .. } =
-            of_this_program("function", &["function"], LISTENING, dir)?;
+        Self::start_at(SocketAddr::from(([127, 0, 0, 1], 0)), dir).await
+    }
+
+    /// The same at an address that was given.
+    pub(super) async fn start_at(at: SocketAddr, dir: &Path) -> Result<Self> {
+        let arguments = ["function", "--at", &at.to_string()];
+        let Started { mut process, address, .. } = of_this_program("function", &arguments, LISTENING, dir)?;
         Ok(Self { address: address.wait(&mut process).await?, _process: process })
     }
 
@@ -77,9 +82,9 @@ impl Function {
     }
 }
 
-/// Serves on a free port of the loopback interface until the process is killed.
-pub(in super::super) async fn serve() -> Result<()> {
-    let listener = TcpListener::bind("127.0.0.1:0").await?;
+/// Serves there until the process is killed.
+pub(in super::super) async fn serve(at: SocketAddr) -> Result<()> {
+    let listener = TcpListener::bind(at).await?;
     println!("{LISTENING}{}", listener.local_addr()?);
     Server::builder()
         .max_concurrent_streams(1024)

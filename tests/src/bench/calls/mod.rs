@@ -11,11 +11,13 @@ pub(super) mod proxy;
 mod report;
 pub(super) mod restate;
 mod stage;
+mod waiting;
 
 use serde::Serialize;
 
 pub(super) use entry::Entry;
 pub(super) use report::Table;
+pub(super) use waiting::Waiting;
 
 use super::load::{Samples, Shape, Timing};
 use super::options::Options;
@@ -43,6 +45,8 @@ pub(super) enum Work {
     Restate,
     /// A record at the end of a file, and a sync: what the disk costs.
     Sync,
+    /// The same at the pace of calls: a disk and a processor that rest in between take longer.
+    RestedSync,
 }
 
 impl Work {
@@ -51,7 +55,9 @@ impl Work {
         match self {
             Self::Proxy => Target::Proxy,
             Self::Restate => Target::Restate,
-            Self::Write | Self::Trigger | Self::InvokeFn | Self::Invoke | Self::Sync => Target::Odgm,
+            Self::Write | Self::Trigger | Self::InvokeFn | Self::Invoke | Self::Sync | Self::RestedSync => {
+                Target::Odgm
+            }
         }
     }
 }
@@ -66,6 +72,7 @@ impl std::fmt::Display for Work {
             Self::Proxy => "proxy",
             Self::Restate => "restate",
             Self::Sync => "append and sync",
+            Self::RestedSync => "same, rested",
         })
     }
 }
@@ -74,7 +81,7 @@ impl std::fmt::Display for Work {
 const TABLES: [(&str, Shape, &[Work]); 4] = [
     ("Write", Shape::ONE, &[Work::Write, Work::Trigger]),
     ("Write", Shape::MANY, &[Work::Write, Work::Trigger]),
-    ("Call", Shape::ONE, &[Work::InvokeFn, Work::Sync, Work::Proxy, Work::Restate]),
+    ("Call", Shape::ONE, &[Work::InvokeFn, Work::Sync, Work::RestedSync, Work::Proxy, Work::Restate]),
     ("Call", Shape::MANY, &[Work::InvokeFn, Work::Invoke, Work::Proxy, Work::Restate]),
 ];
 

@@ -86,14 +86,19 @@ impl Node {
 
     /// Waits until all calls are settled.
     pub(super) async fn settled(&self) -> Result<()> {
-        let deadline = Instant::now() + PATIENCE;
+        self.settled_within(PATIENCE).await
+    }
+
+    /// Waits for so long until all calls are settled.
+    pub(super) async fn settled_within(&self, patience: Duration) -> Result<()> {
+        let deadline = Instant::now() + patience;
         loop {
             let unsettled = self.unsettled().await?;
             if unsettled == 0 {
                 return Ok(());
             }
             if Instant::now() > deadline {
-                return Err(format!("{unsettled} calls are not settled after {PATIENCE:?}").into());
+                return Err(format!("{unsettled} calls are not settled after {patience:?}").into());
             }
             tokio::time::sleep(INTERVAL).await;
         }

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tempfile::TempDir;
 use tokio::task::block_in_place;
@@ -14,7 +15,7 @@ use super::super::servers::{Server, Target};
 use super::super::targets::{channel, data_service, write_stream};
 use super::super::workload::{KEY_SPACE, Workload};
 use super::accepted::{require_records, until_settled};
-use super::disk::append_and_sync;
+use super::disk::{REST, append_and_sync};
 use super::function::{Function, NOOP, NOTED};
 use super::invoke::{Invoke, InvokeFn};
 use super::node::Node;
@@ -97,8 +98,13 @@ impl Stage {
             }
             Work::Proxy => Ok(self.ask(work, shape, timing, InvokeFn::through).await?.into()),
             Work::Restate => Ok(self.ask(work, shape, timing, Ingress::at).await?.into()),
-            Work::Sync => Ok(block_in_place(|| append_and_sync(self.dir.path(), timing))?.into()),
+            Work::Sync => self.sync(Duration::ZERO, timing),
+            Work::RestedSync => self.sync(REST, timing),
         }
+    }
+
+    fn sync(&self, rest: Duration, timing: Timing) -> Result<Visit> {
+        Ok(block_in_place(|| append_and_sync(self.dir.path(), rest, timing))?.into())
     }
 
     /// Writes with a call each.

@@ -9,7 +9,8 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 
-use super::super::load::{self, Shape};
+use super::super::load::{self, Pipeline as _, Shape};
+use super::super::workload::{Random, Workload};
 use super::{channel, data_service};
 use crate::Result;
 
@@ -20,6 +21,36 @@ pub(in super::super) struct Pipeline {
     partitions: u32,
     sent: u64,
     acknowledged: u64,
+}
+
+/// Writes every object of `workload` once, from several streams.
+pub(in super::super) async fn write_all(
+    address: SocketAddr,
+    partitions: u32,
+    workload: &Workload,
+    shape: Shape,
+) -> Result<()> {
+    let mut writers = Vec::new();
+    for writer in 0..shape.connections {
+        let mut pipeline = open(address, partitions, shape).await?;
+        let mut random = Random::new(writer as u64);
+        writers.push(async move {
+            let mut outstanding = 0;
+            for (id, key) in workload.ids().iter().enumerate().skip(writer).step_by(shape.connections) {
+                if outstanding == shape.in_flight {
+                    pipeline.acknowledged().await?;
+                    outstanding -= 1;
+                }
+                pipeline.send(id, key, workload.value(&mut random)).await?;
+                outstanding += 1;
+            }
+            for _ in 0..outstanding {
+                pipeline.acknowledged().await?;
+            }
+            Ok::<_, crate::Error>(())
+        });
+    }
+    futures_util::future::try_join_all(writers).await.map(drop)
 }
 
 pub(in super::super) async fn open(address: SocketAddr, partitions: u32, shape: Shape) -> Result<Pipeline> {

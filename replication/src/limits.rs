@@ -33,6 +33,10 @@ impl Default for Limits {
     }
 }
 
+/// One part in so many is what may be in flight beyond [`Limits::in_flight_proposals`] and [`Limits::in_flight_bytes`] of
+/// proposals that a partition cannot do without: settlements and outcomes of calls, which make room, trims, its rules.
+pub(crate) const RESERVE: usize = 8;
+
 /// How long proposals that nobody waits for wait for others to share their sync with, as long as there were some lately: a
 /// sync of their own would keep the next write waiting.
 pub(crate) const COMPANY_PATIENCE: Duration = Duration::from_millis(1);

@@ -425,7 +425,7 @@ mod tests {
         let body = Body::Delete(Delete { object: "thing".into() });
         let payload = Payload { cause: Cause::default(), body };
         let (kind, encoded) = payload.encode().expect("it is small");
-        let admission = Gate::new(Limits::default()).admit(encoded.len()).expect("there is room");
+        let admission = Gate::new(Limits::default()).admit(encoded.len(), true).expect("there is room");
         let reply = Reply::Call(Box::new(drop));
         Proposal { payload, kind, encoded, needs_room: false, until: None, term, reply, admission }
     }

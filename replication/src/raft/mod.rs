@@ -5,6 +5,7 @@
 
 mod answering;
 mod beating;
+mod beginning;
 mod changing;
 mod checkpoints;
 mod comparing;
@@ -46,6 +47,8 @@ mod scenarios;
 mod simulation;
 #[cfg(test)]
 mod terms;
+#[cfg(test)]
+mod upgrading;
 
 use std::time::Duration;
 

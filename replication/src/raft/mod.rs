@@ -36,6 +36,8 @@ mod conformance;
 #[cfg(test)]
 mod divergences;
 #[cfg(test)]
+mod forgetting;
+#[cfg(test)]
 mod histories;
 #[cfg(test)]
 mod installing;

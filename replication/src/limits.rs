@@ -59,5 +59,9 @@ pub(crate) const REBUILD_BYTES: usize = 4 << 20;
 /// Snapshots that a partition with a retention keeps; the span between two is its share of what is kept.
 pub(crate) const RETENTION_SNAPSHOTS: u32 = 8;
 
+/// Within how many group ids those of a restored collection begin that cannot be the ones that it had: far enough apart that
+/// they are none of a cluster that the backup may know of, and few enough that there are some for thousands of restores.
+pub(crate) const RESTORED_APART: u32 = 1 << 22;
+
 /// Rows below the floor that are deleted from a view at once.
 pub(crate) const PRUNE_ROWS: usize = 10_000;

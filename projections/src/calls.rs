@@ -210,6 +210,8 @@ pub(crate) fn is_past(ended: Timestamp, now: Timestamp, retention_ms: u64) -> bo
 /// How much of all that there is in a view. Part of its header.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
 pub struct Calls {
+    /// Whether a call or an outcome was ever named by the view's group: then another log must not go on under it.
+    pub has_named: bool,
     /// Rows of the outbox.
     pub outbox_rows: u64,
     /// Their bytes, keys included.

@@ -12,6 +12,7 @@ use odgm_proto::oprc::InvocationRoute;
 use crate::catalogue::{Catalogue, Placed};
 use crate::collection::Collection;
 use crate::definition::{Definition, Invalid};
+use crate::limits::RESTORED_APART;
 use crate::manager::{Manager, OpenError};
 use crate::plans::PlanError;
 use crate::proposal::ProposeError;
@@ -170,13 +171,16 @@ impl Manager {
         wanted: &[GroupId],
     ) -> Result<Vec<GroupId>, CatalogueError> {
         let mut reserved = Vec::new();
+        let no_number =
+            |error| ProposeError::Unavailable { reason: format!("there is no random number: {error}") };
+        let apart = getrandom::u32().map_err(no_number)? % RESTORED_APART;
         let edited = self.edit(|manager, catalogue| {
             if catalogue.collections.contains_key(&definition.name) {
                 return Err(CatalogueError::AlreadyExists(definition.name.clone()));
             }
             // For its checks: there is room for so many partitions, and on the disk.
             manager.creation(catalogue, definition, false)?;
-            let (groups, change) = catalogue.reserve(wanted, definition.partitions);
+            let (groups, change) = catalogue.reserve(wanted, definition.partitions, apart);
             let mut restoring = manager.restoring.lock();
             restoring.retain(|group| !reserved.contains(group));
             restoring.extend(groups.iter().copied());

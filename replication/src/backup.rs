@@ -34,6 +34,15 @@ pub enum BackupError {
         /// The first record that the partition keeps.
         kept: Offset,
     },
+    /// Without records, those would be missing that say what is to be called.
+    #[error(
+        "{calls} calls wait for their functions, and what they are to be called with is in their records: back up with the \
+         log, or again when none waits (odgm calls)"
+    )]
+    Waiting {
+        /// How many.
+        calls: u64,
+    },
     /// Retention has deleted what was to be read.
     #[error("records were trimmed while they were read: back it up again")]
     Trimmed,
@@ -56,7 +65,8 @@ impl From<std::io::Error> for BackupError {
 
 impl Manager {
     /// Writes the state of a partition as it is now, and with `with_log` the records that are kept up to it. What was
-    /// acknowledged before is in it if reads of the partition are confirmed before. Blocks.
+    /// acknowledged before is in it if reads of the partition are confirmed before. Without records it is refused while calls
+    /// wait. Blocks.
     ///
     /// # Errors
     /// [`BackupError`].
@@ -76,6 +86,10 @@ impl Manager {
             if with_log { pin_base(partition, folder.path())? } else { (Offset(u64::MAX), None) };
         let head = folder.path().join("head");
         let header = partition.view().snapshot_to(&head)?;
+        let calls = header.calls.outbox_rows;
+        if !with_log && calls > 0 {
+            return Err(BackupError::Waiting { calls });
+        }
         let first = first.min(header.applied.next());
         let (log, group) = (partition.log(), partition.group());
         let before = log.chain_at(group, first.previous()).map_err(trimmed)?;
@@ -93,6 +107,7 @@ impl Manager {
             expected: head.bytes()
                 + base.as_ref().map_or(0, Outgoing::bytes)
                 + if with_log { self.log_bytes(partition, first) } else { 0 },
+            names_calls: header.calls.has_named,
         };
         let mut writer = Writer::begin(out, &begin)?;
         let reached = write_records(partition, &begin, &mut writer)?;
@@ -159,5 +174,90 @@ fn trimmed(error: ReadError) -> BackupError {
     match error {
         ReadError::BelowFloor { .. } => BackupError::Trimmed,
         error => BackupError::Log(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Cursor;
+    use std::path::Path;
+    use std::sync::Arc;
+
+    use odgm_log::body::calls::{Attempt, Finished, RowKey, Source};
+    use odgm_log::body::{Invoke, Outcome};
+    use odgm_log::{Body, Cause, Payload, Timestamp};
+    use odgm_proto::oprc::CreateCollectionRequest;
+
+    use super::*;
+    use crate::definition::Definition;
+    use crate::manager::Options;
+    use crate::restoring::RestoreError;
+
+    async fn node(dir: &Path) -> Arc<Manager> {
+        Manager::open(Options::new(dir)).await.expect("the node starts")
+    }
+
+    fn definition() -> Definition {
+        Definition::from_wire(CreateCollectionRequest { name: "c".into(), ..Default::default() })
+            .expect("valid")
+    }
+
+    async fn propose(partition: &Partition, body: Body) {
+        partition.propose(Payload { cause: Cause::default(), body }).await.expect("written");
+    }
+
+    /// A call that nobody makes here, so that it waits.
+    async fn accept_call(partition: &Partition) {
+        let invoke = Invoke { invocation: "i".into(), function: "f".into(), ..Invoke::default() };
+        propose(partition, Body::Invoke(invoke)).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn no_records_are_left_out_while_calls_wait_that_need_them() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let manager = node(dir.path()).await;
+        manager.create_collection(definition()).await.expect("created");
+        let partition = manager.partition("c", 0).expect("in service");
+        let begin = manager.back_up(&partition, false, &mut Vec::new()).expect("none waits");
+        assert!(!begin.names_calls);
+        accept_call(&partition).await;
+        let refused = manager.back_up(&partition, false, &mut Vec::new()).expect_err("one waits");
+        assert!(matches!(refused, BackupError::Waiting { calls: 1 }), "{refused}");
+        manager.back_up(&partition, true, &mut Vec::new()).expect("its record is there, too");
+
+        let rows = partition.view().outbox(RowKey::default(), Timestamp(u64::MAX), 1);
+        let (row, _) = rows.expect("readable").remove(0);
+        let source = Source::Outbox(Attempt { row, generation: 0, attempt: 0 });
+        let (invocation, function, finished) = ("i".into(), "f".into(), Finished::default());
+        propose(&partition, Body::Outcome(Outcome { source, invocation, object: None, function, finished }))
+            .await;
+        let begin = manager.back_up(&partition, false, &mut Vec::new()).expect("none waits any more");
+        assert!(begin.names_calls, "others may know it");
+        manager.shutdown().await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_has_named_calls_goes_on_under_another_group() {
+        let (dir, other) = (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder"));
+        let manager = node(dir.path()).await;
+        manager.create_collection(definition()).await.expect("created");
+        let partition = manager.partition("c", 0).expect("in service");
+        accept_call(&partition).await;
+        let mut bundle = Vec::new();
+        let begin = manager.back_up(&partition, true, &mut bundle).expect("backed up");
+        manager.shutdown().await;
+
+        let manager = node(other.path()).await;
+        let refused = manager.restore(definition(), vec![begin.group], Cursor::new(bundle.clone())).await;
+        let refused = refused.err().expect("offsets would be given out again under names that are known");
+        assert!(matches!(refused, RestoreError::SameGroup { partition: 0, .. }), "{refused}");
+        let restored =
+            manager.restore(definition(), Vec::new(), Cursor::new(bundle)).await.expect("restored");
+        assert!(!restored.same_groups);
+        let partition = manager.partition("c", 0).expect("in service");
+        assert_ne!(partition.group(), begin.group);
+        let header = partition.view().header();
+        assert_eq!((header.state, header.calls.outbox_rows), (begin.state, 1), "the call waits still");
+        manager.shutdown().await;
     }
 }

@@ -285,8 +285,9 @@ impl Catalogue {
     }
 
     /// The groups for a collection that is to be restored, and the record by which nobody else gets them: those that it had
-    /// where it was backed up, if they have not been given out here, else new ones.
-    pub(crate) fn reserve(&self, wanted: &[GroupId], count: u32) -> (Vec<GroupId>, Payload) {
+    /// where it was backed up, if they have not been given out here, else new ones. What was restored may know calls by the
+    /// names of any group that there was where it was backed up, so new ones are `apart` from those that come next.
+    pub(crate) fn reserve(&self, wanted: &[GroupId], count: u32, apart: u32) -> (Vec<GroupId>, Payload) {
         let mut distinct = wanted.to_vec();
         distinct.sort_unstable();
         distinct.dedup();
@@ -297,7 +298,8 @@ impl Catalogue {
         {
             wanted.to_vec()
         } else {
-            (self.next_group..).take(count as usize).map(GroupId).collect()
+            let fits = CLUSTER.get().saturating_sub(self.next_group).saturating_sub(count);
+            (self.next_group + apart.min(fits)..).take(count as usize).map(GroupId).collect()
         };
         let next = groups.iter().map(|group| group.get() + 1).max().unwrap_or(self.next_group);
         (groups, self.change(vec![(NEXT_GROUP.to_owned(), Value::bytes(next.to_string()))], Vec::new()))
@@ -448,6 +450,21 @@ mod tests {
         let node = r#"{"address":"h:1","incarnation":"00ff"}"#;
         let node: NodeEntry = serde_json::from_str(node).expect("readable");
         assert!(node.state.is_member());
+    }
+
+    #[test]
+    fn a_restored_collection_has_its_groups_again_or_others_that_nobody_has_had() {
+        let catalogue = Catalogue { next_group: 3, ..Catalogue::default() };
+        let reserve = |wanted: &[u32], apart| {
+            let wanted: Vec<_> = wanted.iter().copied().map(GroupId).collect();
+            let groups = catalogue.reserve(&wanted, 2, apart).0;
+            groups.into_iter().map(GroupId::get).collect::<Vec<_>>()
+        };
+        assert_eq!(reserve(&[7, 5], 1_000), [7, 5]);
+        assert_eq!(reserve(&[2, 5], 1_000), [1_003, 1_004], "somebody has had 2");
+        assert_eq!(reserve(&[], 1_000), [1_003, 1_004], "it may not have its own");
+        let last = CLUSTER.get() - 1;
+        assert_eq!(reserve(&[], u32::MAX), [last - 1, last], "there are no more");
     }
 
     #[test]

@@ -53,6 +53,8 @@ impl Feeder {
         let opened = state.opened + 1;
         *state = State { opened, capacity, ..State::default() };
         self.is_open.store(true, Ordering::Release);
+        // Whoever waits at an earlier one hears that it has ended; it must not take the next news from this one.
+        self.news.notify_waiters();
         Feed { feeder: Arc::clone(self), opened }
     }
 
@@ -89,13 +91,13 @@ impl Feeder {
 }
 
 impl Feed {
-    /// Waits for news; returns at once if there are some.
+    /// Waits for news; returns at once if there are some, or if there will be none since another feed was opened.
     pub async fn ready(&mut self) {
         loop {
             let news = self.feeder.news.notified();
             {
                 let state = self.feeder.state.lock();
-                if state.opened == self.opened && (state.fed.missed || !state.fed.queued.is_empty()) {
+                if state.opened != self.opened || state.fed.missed || !state.fed.queued.is_empty() {
                     return;
                 }
             }
@@ -205,7 +207,10 @@ mod tests {
         let mut second = feeder.open(9);
         feeder.feed(&mut [applied(1)]);
         assert!(first.take().queued.is_empty());
+        first.ready().now_or_never().expect("it has ended");
+        assert!(first.take().queued.is_empty());
         drop(first);
+        second.ready().now_or_never().expect("the news are not lost to the one that has ended");
         assert_eq!(offsets(&second.take()), [1], "the end of the first one ends nothing else");
     }
 }

@@ -33,6 +33,10 @@ impl Default for Limits {
     }
 }
 
+/// One part in so many is what may be in flight beyond [`Limits::in_flight_proposals`] and [`Limits::in_flight_bytes`] of
+/// proposals that a partition cannot do without: settlements and outcomes of calls, which make room, trims, its rules.
+pub(crate) const RESERVE: usize = 8;
+
 /// How long proposals that nobody waits for wait for others to share their sync with, as long as there were some lately: a
 /// sync of their own would keep the next write waiting.
 pub(crate) const COMPANY_PATIENCE: Duration = Duration::from_millis(1);
@@ -54,6 +58,10 @@ pub(crate) const REBUILD_BYTES: usize = 4 << 20;
 
 /// Snapshots that a partition with a retention keeps; the span between two is its share of what is kept.
 pub(crate) const RETENTION_SNAPSHOTS: u32 = 8;
+
+/// Within how many group ids those of a restored collection begin that cannot be the ones that it had: far enough apart that
+/// they are none of a cluster that the backup may know of, and few enough that there are some for thousands of restores.
+pub(crate) const RESTORED_APART: u32 = 1 << 22;
 
 /// Rows below the floor that are deleted from a view at once.
 pub(crate) const PRUNE_ROWS: usize = 10_000;

@@ -1,19 +1,11 @@
 //! What the nodes of a cluster tell each other of themselves, once a second: that they are there, what their clock says,
-//! whether their disk has room, and who they were told founds the cluster.
+//! whether their disk has room, who they were told founds the cluster, and which rules of apply they know ([`vitals`]).
 //!
-//! From that a node knows why a partition has no leader, whether it had better not lead itself, and when a cluster may be
-//! founded. Whoever asks is answered, even a node that is not believed: it learns why.
-//!
-//! ```text
-//! question                       answer
-//! version      1  1              version     1  1
-//! incarnation  8                 clock       8  microseconds since 1970
-//! process      8                 flags       1  1 low on space, 2 has a cluster's catalogue
-//!                                founders    4 and 8 each
-//!                                refusal     4 and its bytes: why the asking node is not believed; empty if it is
-//! ```
-//!
-//! Numbers are big-endian.
+//! From that a node knows why a partition has no leader, whether it had better not lead itself, when a cluster may be
+//! founded, and by which rules a partition may be applied. Whoever asks is answered, even a node that is not believed: it
+//! learns why.
+
+mod vitals;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -22,13 +14,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use bytes::{Buf, BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 use futures_util::future::join_all;
 use odgm_log::store::LogStore;
 use odgm_log::{GroupId, NodeId, Offset, Timestamp};
 use odgm_projections::SEMANTICS;
 use parking_lot::RwLock;
 
+use self::vitals::{Vitals, decode, decode_question, encode, encode_question};
 use crate::nodes::Nodes;
 use crate::transport::{Call, CallError, Class, GREETING, Transport};
 
@@ -43,12 +36,6 @@ const SILENT_AFTER: Duration = Duration::from_millis(2_500);
 
 /// How far apart the clocks of two nodes may be, unless it is set.
 pub(crate) const CLOCK_DRIFT: Duration = Duration::from_secs(5);
-
-const VERSION: u8 = 2;
-const LOW_ON_SPACE: u8 = 1;
-/// The rules of builds that do not say which they know.
-const FIRST_SEMANTICS: u32 = 1;
-const FOUNDED: u8 = 2;
 
 /// Why members cannot do what is asked of their group, and what to do about it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -99,6 +86,15 @@ pub(crate) enum Trouble {
         /// Of how many.
         members: usize,
     },
+    /// Some members do not know the rules of apply that the group is to have.
+    #[error(
+        "{} not know the newest rules of partitions: upgrade to this build there",
+        Named(old, "does", "do")
+    )]
+    Rules {
+        /// Who said so.
+        old: Vec<NodeId>,
+    },
 }
 
 /// Nodes, and the word that agrees with them.
@@ -116,21 +112,6 @@ impl fmt::Display for Named<'_> {
 /// Numbers of nodes, by commas.
 pub(crate) fn listed<'a>(nodes: impl IntoIterator<Item = &'a NodeId>) -> String {
     nodes.into_iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
-}
-
-/// What a node says of itself.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Vitals {
-    clock: Timestamp,
-    is_low_on_space: bool,
-    /// Whether it has the catalogue of a cluster.
-    is_founded: bool,
-    /// Who founds the cluster, as it was told.
-    founders: BTreeSet<NodeId>,
-    /// Why it does not believe who asks.
-    refusal: Option<String>,
-    /// The newest rules of apply that it knows.
-    semantics: u32,
 }
 
 /// The answer of a node, and when it came.
@@ -214,6 +195,21 @@ impl Neighbours {
             heard.get(node).is_some_and(|heard| heard.is_fresh() && heard.vitals.semantics >= semantics)
         };
         members.iter().all(|node| *node == self.me.node || knows(node))
+    }
+
+    /// Whether a log that has nothing yet may begin with rules of that version: not where one of these members has said
+    /// that it does not know them; and not yet where one that may be there has not said so. One that is silent does not
+    /// keep the others from beginning, as it keeps them from nothing else.
+    pub(crate) fn may_begin(&self, semantics: u32, members: &[NodeId]) -> Result<bool, Trouble> {
+        let silent = self.silent(members);
+        let heard = self.heard.read();
+        let is_old = |node: &&NodeId| heard.get(node).is_some_and(|heard| heard.vitals.semantics < semantics);
+        let old: Vec<_> = members.iter().filter(is_old).copied().collect();
+        if !old.is_empty() {
+            return Err(Trouble::Rules { old });
+        }
+        let mut others = members.iter().filter(|node| **node != self.me.node && self.log.is_some());
+        Ok(others.all(|node| heard.contains_key(node) || silent.contains(node)))
     }
 
     /// Whether there is a cluster as far as this node has heard.
@@ -385,63 +381,21 @@ fn majority(members: &[NodeId]) -> usize {
     members.len() / 2 + 1
 }
 
+#[cfg(test)]
+impl Neighbours {
+    /// Has another node have said which rules it knows, and by how many seconds its clock is ahead.
+    pub(crate) fn hear(&self, node: NodeId, semantics: u32, ahead: i64) {
+        let vitals = Vitals { is_low_on_space: false, refusal: None, semantics, ..vitals::tests::vitals() };
+        let heard = Heard { at: Instant::now(), vitals, ahead: ahead * 1_000_000, give_or_take: 1_000 };
+        let is_far = self.is_far(heard.ahead, &heard);
+        self.heard.write().insert(node, heard);
+        self.has_worries.store(is_far, Ordering::Relaxed);
+    }
+}
+
 fn difference(one: Timestamp, other: Timestamp) -> i64 {
     let signed = |time: Timestamp| i64::try_from(time.get()).unwrap_or(i64::MAX);
     signed(one).saturating_sub(signed(other))
-}
-
-fn encode_question(incarnation: u64, process: u64) -> Bytes {
-    let mut out = BytesMut::with_capacity(17);
-    out.put_u8(VERSION);
-    out.put_u64(incarnation);
-    out.put_u64(process);
-    out.freeze()
-}
-
-/// A newer version may say more.
-fn decode_question(mut bytes: Bytes) -> io::Result<(u64, u64)> {
-    bytes.try_get_u8()?;
-    Ok((bytes.try_get_u64()?, bytes.try_get_u64()?))
-}
-
-fn encode(vitals: &Vitals) -> Bytes {
-    let mut out = BytesMut::with_capacity(64);
-    out.put_u8(VERSION);
-    out.put_u64(vitals.clock.get());
-    let flag = |set: bool, flag: u8| if set { flag } else { 0 };
-    out.put_u8(flag(vitals.is_low_on_space, LOW_ON_SPACE) | flag(vitals.is_founded, FOUNDED));
-    // A cluster is founded by a handful, and a reason is a sentence.
-    #[allow(clippy::cast_possible_truncation)]
-    let length = |length: usize| length as u32;
-    out.put_u32(length(vitals.founders.len()));
-    vitals.founders.iter().for_each(|node| out.put_u64(node.0));
-    let refusal = vitals.refusal.as_deref().unwrap_or_default();
-    out.put_u32(length(refusal.len()));
-    out.put_slice(refusal.as_bytes());
-    out.put_u32(vitals.semantics);
-    out.freeze()
-}
-
-/// A newer version may say more.
-fn decode(mut bytes: Bytes) -> io::Result<Vitals> {
-    let version = bytes.try_get_u8()?;
-    let clock = Timestamp(bytes.try_get_u64()?);
-    let flags = bytes.try_get_u8()?;
-    let founders = bytes.try_get_u32()?;
-    let founders = (0..founders).map(|_| Ok(NodeId(bytes.try_get_u64()?))).collect::<io::Result<_>>()?;
-    let length = bytes.try_get_u32()? as usize;
-    let refusal = bytes.get(..length).ok_or(io::ErrorKind::UnexpectedEof)?;
-    let refusal = String::from_utf8_lossy(refusal).into_owned();
-    bytes.advance(length);
-    let semantics = if version < 2 { FIRST_SEMANTICS } else { bytes.try_get_u32()? };
-    Ok(Vitals {
-        clock,
-        is_low_on_space: flags & LOW_ON_SPACE != 0,
-        is_founded: flags & FOUNDED != 0,
-        founders,
-        refusal: (!refusal.is_empty()).then_some(refusal),
-        semantics,
-    })
 }
 
 #[cfg(test)]
@@ -450,46 +404,13 @@ mod tests {
 
     const ALL: [NodeId; 3] = [NodeId(1), NodeId(2), NodeId(3)];
 
-    fn vitals() -> Vitals {
-        Vitals {
-            clock: Timestamp(0x0102),
-            is_low_on_space: true,
-            is_founded: false,
-            founders: [NodeId(1), NodeId(2)].into(),
-            refusal: Some("no".into()),
-            semantics: 2,
-        }
-    }
-
     /// Node 1 of three, and by how many seconds the clocks of the others are ahead of its own.
     fn clocks(others: [i64; 2]) -> Neighbours {
         let neighbours = Neighbours::none(NodeId(1));
-        let vitals = Vitals { is_low_on_space: false, refusal: None, ..vitals() };
         for (node, seconds) in [NodeId(2), NodeId(3)].into_iter().zip(others) {
-            let (vitals, ahead) = (vitals.clone(), seconds * 1_000_000);
-            let heard = Heard { at: Instant::now(), vitals, ahead, give_or_take: 1_000 };
-            neighbours.heard.write().insert(node, heard);
+            neighbours.hear(node, 2, seconds);
         }
         neighbours
-    }
-
-    #[test]
-    fn vitals_arrive_as_they_were_told() {
-        let bytes = encode(&vitals());
-        let golden =
-            b"\x02\0\0\0\0\0\0\x01\x02\x01\0\0\0\x02\0\0\0\0\0\0\0\x01\0\0\0\0\0\0\0\x02\0\0\0\x02no\0\0\0\x02";
-        assert_eq!(bytes.as_ref(), golden);
-        assert_eq!(decode(bytes.clone()).expect("whole"), vitals());
-        for end in 0..bytes.len() {
-            assert!(decode(bytes.slice(..end)).is_err(), "cut at {end}");
-        }
-        let mut first = bytes.slice(..bytes.len() - 4).to_vec();
-        first[0] = 1;
-        let first = decode(first.into()).expect("a build before this said no more");
-        assert_eq!(first, Vitals { semantics: FIRST_SEMANTICS, ..vitals() });
-        let question = encode_question(5, 6);
-        assert_eq!(decode_question(question.clone()).expect("whole"), (5, 6));
-        assert!(decode_question(question.slice(..16)).is_err());
     }
 
     #[test]
@@ -498,6 +419,24 @@ mod tests {
         assert!(neighbours.know(2, &ALL.into()));
         assert!(!neighbours.know(3, &ALL.into()));
         assert!(!neighbours.know(2, &[NodeId(1), NodeId(4)].into()), "nobody has heard of node 4");
+    }
+
+    #[test]
+    fn a_log_does_not_begin_with_rules_that_a_member_does_not_know() {
+        let neighbours = clocks([0, 0]);
+        assert_eq!(neighbours.may_begin(2, &ALL), Ok(true));
+        neighbours.hear(NodeId(3), 1, 0);
+        let old = neighbours.may_begin(2, &ALL).expect_err("node 3 would not understand them");
+        insta::assert_snapshot!(old, @"node 3 does not know the newest rules of partitions: upgrade to this build there");
+        assert_eq!(neighbours.may_begin(1, &ALL), Ok(true));
+
+        let dir = tempfile::tempdir().expect("a folder");
+        let log = LogStore::open(dir.path(), odgm_log::store::Options::default()).expect("a log store");
+        let mut asking = Neighbours { log: Some(log), ..Neighbours::none(NodeId(1)) };
+        asking.hear(NodeId(2), 2, 0);
+        assert_eq!(asking.may_begin(2, &ALL), Ok(false), "node 3 has not said yet what it knows");
+        asking.since = Instant::now().checked_sub(2 * SILENT_AFTER).expect("the machine has run for longer");
+        assert_eq!(asking.may_begin(2, &ALL), Ok(true), "it is not there");
     }
 
     #[test]

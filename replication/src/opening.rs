@@ -277,17 +277,18 @@ fn open_local(opener: &Opener, blueprint: &Blueprint) -> Result<Arc<Partition>, 
 }
 
 /// The first two records of every log: the rules it begins with. A crash may have left only the first. A log that was begun
-/// under older rules goes on under the newest.
+/// under older rules goes on under the newest, and is told what the older ones did not ask for: those last, so that both are
+/// written again where a crash left only one.
 fn begin(partition: &Partition, applied: Offset, rules: Config) {
     let newest = Body::Semantics(Semantics { version: SEMANTICS });
-    let mut missing = match applied {
+    let missing = match applied {
         Offset::ZERO => vec![newest, Body::Config(rules)],
         Offset(1) => vec![Body::Config(rules)],
-        _ if partition.view().header().semantics < SEMANTICS => vec![newest],
+        _ if partition.view().header().semantics < SEMANTICS => vec![Body::Config(rules), newest],
         _ => Vec::new(),
     };
     let (sender, receiver) = crossbeam_channel::bounded(missing.len());
-    for body in missing.drain(..) {
+    for body in missing {
         let sender = sender.clone();
         let answered = move |answer| drop(sender.send(answer));
         partition.submit(Payload { cause: Cause::default(), body }, answered);

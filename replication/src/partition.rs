@@ -184,6 +184,12 @@ impl Partition {
         self.replicator.failure()
     }
 
+    /// Why its log, which has nothing yet, cannot begin, if it cannot: it begins by the newest rules of apply, which some of
+    /// its nodes do not know.
+    pub fn cannot_begin(&self) -> Option<ProposeError> {
+        self.replicator.cannot_begin().map(|reason| ProposeError::Unavailable { reason })
+    }
+
     /// Whether it has failed while it was running; it then takes no more writes until the node is started again.
     pub(crate) fn has_failed(&self) -> bool {
         self.replicator.has_failed()
@@ -294,7 +300,7 @@ impl Partition {
         let room = if needs_room && !self.is_replicated { self.require_space() } else { Ok(()) };
         let admitted = room.and_then(|()| {
             let (kind, encoded) = payload.encode().map_err(ProposeError::TooLarge)?;
-            let admission = self.gate.admit(encoded.len())?;
+            let admission = self.gate.admit(encoded.len(), needs_room)?;
             Ok((kind, encoded, admission))
         });
         match admitted {
@@ -355,6 +361,20 @@ pub(crate) fn adds(group: GroupId, body: BodyType) -> bool {
             | BodyType::Discard
     );
     group != GroupId::CATALOGUE && !is_needed
+}
+
+/// Whether records of this type are about calls: by rules of apply before those of calls they mean nothing, and builds that
+/// know no others cannot read them.
+pub(crate) fn is_about_calls(body: BodyType) -> bool {
+    matches!(
+        body,
+        BodyType::Invoke
+            | BodyType::Outcome
+            | BodyType::TriggerSettled
+            | BodyType::Delivered
+            | BodyType::Redrive
+            | BodyType::Discard
+    )
 }
 
 /// Refuses while space is low.

@@ -9,7 +9,7 @@ use odgm_log::{Kind, NodeId, Payload, PayloadError, Term};
 use odgm_projections::Applied;
 use tokio::sync::oneshot;
 
-use crate::limits::Limits;
+use crate::limits::{Limits, RESERVE};
 
 /// Why a command did not become an applied record, as far as is known.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -141,17 +141,19 @@ impl Gate {
         self.proposals.load(Ordering::Relaxed)
     }
 
-    /// Takes a proposal of that many bytes in, or says which bound is reached.
-    pub(crate) fn admit(self: &Arc<Self>, bytes: usize) -> Result<Admission, ProposeError> {
+    /// Takes a proposal of that many bytes in, or says which bound is reached. Those that are not `deferrable` have a reserve
+    /// of their own: what makes room must not have to wait until there is some.
+    pub(crate) fn admit(self: &Arc<Self>, bytes: usize, deferrable: bool) -> Result<Admission, ProposeError> {
         // Counted first and judged after: the guard takes it back if it is refused.
         let proposals = self.proposals.fetch_add(1, Ordering::Relaxed);
         let in_flight = self.bytes.fetch_add(bytes, Ordering::Relaxed);
         let admission = Admission { gate: Arc::clone(self), bytes };
-        if proposals >= self.limits.in_flight_proposals {
+        let most = |limit: usize| if deferrable { limit } else { limit.saturating_add(limit / RESERVE) };
+        if proposals >= most(self.limits.in_flight_proposals) {
             return Err(ProposeError::Overloaded { what: ProposeError::PROPOSALS, in_flight: proposals });
         }
         // One that is larger than the bound goes alone.
-        if in_flight > 0 && in_flight + bytes > self.limits.in_flight_bytes {
+        if in_flight > 0 && in_flight + bytes > most(self.limits.in_flight_bytes) {
             return Err(ProposeError::Overloaded { what: ProposeError::BYTES, in_flight });
         }
         Ok(admission)
@@ -173,12 +175,33 @@ mod tests {
     fn a_gate_refuses_at_its_bounds_and_takes_in_again_below_them() {
         let limits = Limits { in_flight_proposals: 2, in_flight_bytes: 100, ..Limits::default() };
         let gate = Gate::new(limits);
-        let first = gate.admit(60).expect("room for the first");
-        assert!(matches!(gate.admit(60), Err(ProposeError::Overloaded { what: "bytes of proposals", .. })));
-        let second = gate.admit(10).expect("room for a small one");
-        assert!(matches!(gate.admit(1), Err(ProposeError::Overloaded { what: "proposals", in_flight: 2 })));
+        let first = gate.admit(60, true).expect("room for the first");
+        assert!(matches!(
+            gate.admit(60, true),
+            Err(ProposeError::Overloaded { what: "bytes of proposals", .. })
+        ));
+        let second = gate.admit(10, true).expect("room for a small one");
+        assert!(matches!(
+            gate.admit(1, true),
+            Err(ProposeError::Overloaded { what: "proposals", in_flight: 2 })
+        ));
         drop((first, second));
         assert_eq!(gate.in_flight(), 0);
-        gate.admit(1_000).expect("one that is larger than the bound goes alone");
+        gate.admit(1_000, true).expect("one that is larger than the bound goes alone");
+    }
+
+    #[test]
+    fn what_makes_room_finds_some_where_clients_find_none() {
+        let limits =
+            Limits { in_flight_proposals: RESERVE, in_flight_bytes: 100 * RESERVE, ..Limits::default() };
+        let gate = Gate::new(limits);
+        let clients: Vec<_> = (0..RESERVE).map(|_| gate.admit(100, true).expect("room")).collect();
+        gate.admit(1, true).expect_err("no more for clients");
+        let _settlement = gate.admit(100, false).expect("an eighth more for what has to be");
+        let refused = gate.admit(0, false).expect_err("that is bounded, too");
+        assert!(matches!(refused, ProposeError::Overloaded { what: "proposals", .. }), "{refused}");
+        drop(clients);
+        let refused = gate.admit(100 * RESERVE + 1, false).expect_err("and so are its bytes");
+        assert!(matches!(refused, ProposeError::Overloaded { what: "bytes of proposals", .. }), "{refused}");
     }
 }

@@ -55,6 +55,11 @@ pub(crate) trait Replicator: Send + Sync {
         None
     }
 
+    /// Why a log that has nothing yet cannot begin, by the newest rules of apply, if it cannot.
+    fn cannot_begin(&self) -> Option<String> {
+        None
+    }
+
     /// What is wrong between the replicas, as far as is known here.
     fn divergence(&self) -> Option<Divergence> {
         None

@@ -69,6 +69,17 @@ pub enum RestoreError {
         /// What it should be.
         expected: String,
     },
+    /// What others know of its calls must not be taken for what it does from now on.
+    #[error(
+        "partition {partition} has named calls by its group {group}, so what is restored has to have another one: restore it \
+         without asking for its groups"
+    )]
+    SameGroup {
+        /// The partition.
+        partition: usize,
+        /// The group that it had.
+        group: GroupId,
+    },
     /// A log with terms goes on under terms.
     #[error(
         "partition {partition} was replicated by raft, and the collection is not to be: restore it with the type raft, \
@@ -134,7 +145,7 @@ pub struct Restored {
 impl Manager {
     /// Creates a collection whose partitions begin with what the bundles say that follow each other in `input`, and waits
     /// until a majority of the replicas of each has it. `wanted` are the groups that the partitions had; they get them
-    /// again if nobody has had them here.
+    /// again if nobody has had them here. Of partitions that have named calls by their groups none may be wanted.
     ///
     /// # Errors
     /// [`RestoreError`]; then there is no such collection, unless it [is unknown](RestoreError::is_unknown).
@@ -274,6 +285,9 @@ impl Install<'_> {
         let Begin { first, before, offset, term, .. } = self.begin;
         if self.definition.replication == Replication::Local && term > Term(0) {
             return Err(RestoreError::NeedsRaft { partition: self.partition });
+        }
+        if self.begin.names_calls && self.begin.group == self.group {
+            return Err(RestoreError::SameGroup { partition: self.partition, group: self.group });
         }
         if first > Offset(1) {
             self.opener.log.restart_after(self.group, first.previous(), before)?;

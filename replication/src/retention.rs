@@ -68,9 +68,15 @@ async fn round(manager: &Manager, partition: &Arc<Partition>, retention: Retenti
     }
     let looked = {
         let partition = Arc::clone(partition);
-        blocking(move || look(&partition, retention, Timestamp::now())).await?
+        blocking(move || {
+            let now = Timestamp::now();
+            take_snapshot(&partition, retention, now)?;
+            // To know where to trim asks for a look at all calls that wait, and only a leader has to know.
+            if leads { trim_below(&partition, retention, now) } else { Ok(None) }
+        })
+        .await?
     };
-    if let Some(below) = looked.filter(|_| leads) {
+    if let Some(below) = looked {
         let body = Body::Trimmed(Trimmed { below });
         partition.propose(Payload { cause: Cause::default(), body }).await?;
     }
@@ -96,17 +102,18 @@ pub(crate) async fn forget_deletions(partition: &Partition, most: u64) -> Result
     Ok(())
 }
 
-/// Takes a snapshot if one is due, and says below which offset the log should be trimmed, if anywhere.
-pub(crate) fn look(
-    partition: &Partition,
-    retention: Retention,
-    now: Timestamp,
-) -> Result<Option<Offset>, Error> {
-    let view = partition.view();
+/// Takes a snapshot if one is due.
+fn take_snapshot(partition: &Partition, retention: Retention, now: Timestamp) -> Result<(), Error> {
     if snapshot_due(partition, retention, now)? {
         let offset = partition.snapshot()?;
         tracing::info!(class = partition.class(), partition = partition.index(), %offset, "took a snapshot");
     }
+    Ok(())
+}
+
+/// Below which offset the log should be trimmed, if anywhere.
+fn trim_below(partition: &Partition, retention: Retention, now: Timestamp) -> Result<Option<Offset>, Error> {
+    let view = partition.view();
     let wanted = first_wanted(partition, retention, now)?;
     let mut below = wanted.min(held_back(&view.cursors()?, partition.head()));
     if below > view.header().floor
@@ -210,8 +217,9 @@ fn micros(duration: Duration) -> u64 {
 mod tests {
     use std::path::Path;
 
-    use odgm_log::body::{Delete, SetValues, Value};
-    use odgm_projections::Moment;
+    use odgm_log::body::calls::{Attempt, Finished, RowKey, Source};
+    use odgm_log::body::{Delete, Invoke, Outcome, SetValues, Value};
+    use odgm_projections::{Moment, OutboxRow, Outcome as Became};
     use odgm_proto::oprc::CreateCollectionRequest;
 
     use super::*;
@@ -228,6 +236,11 @@ mod tests {
         manager.create_collection(definition).await.expect("created");
         let partition = manager.partition("c", 0).expect("in service");
         (manager, partition)
+    }
+
+    fn first_waiting(partition: &Partition) -> (RowKey, OutboxRow) {
+        let rows = partition.view().outbox(RowKey::default(), Timestamp(u64::MAX), 1);
+        rows.expect("readable").remove(0)
     }
 
     fn cursor(position: u64, allowed_lag: u64) -> Cursor {
@@ -265,7 +278,39 @@ mod tests {
         let retention = Retention { age: Some(Duration::from_secs(3_600)), bytes: Some(1 << 30) };
         let now = Timestamp::now();
         assert_eq!(first_wanted(&partition, retention, now).expect("known"), Offset(5));
-        assert_eq!(look(&partition, retention, now).expect("looked"), None, "there is nothing more to trim");
+        take_snapshot(&partition, retention, now).expect("taken where one is due");
+        let below = trim_below(&partition, retention, now).expect("looked");
+        assert_eq!(below, None, "there is nothing more to trim");
+        manager.shutdown().await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn the_record_of_a_call_that_waits_is_kept_as_long_as_it_waits() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let (manager, partition) = node(dir.path()).await;
+        let propose = async |body| {
+            let payload = Payload { cause: Cause::default(), body };
+            partition.propose(payload).await.expect("written")
+        };
+        let invoke = Invoke { invocation: "i".into(), function: "f".into(), ..Invoke::default() };
+        let call = propose(Body::Invoke(invoke)).await.offset;
+        partition.snapshot().expect("a snapshot");
+        propose(Body::Delete(Delete { object: "o".into() })).await;
+        let last = partition.snapshot().expect("another one");
+        assert!(last > call);
+
+        // It keeps nothing that was written before the moment at which it looks.
+        let retention = Retention { age: Some(Duration::ZERO), bytes: None };
+        let later = Timestamp(Timestamp::now().0 + micros(Duration::from_secs(60)));
+        let below = || trim_below(&partition, retention, later).expect("looked");
+        assert_eq!(below(), None, "no snapshot is before the call");
+
+        let (row, _) = first_waiting(&partition);
+        let source = Source::Outbox(Attempt { row, generation: 0, attempt: 0 });
+        let (invocation, function, finished) = ("i".into(), "f".into(), Finished::default());
+        let ended = propose(Body::Outcome(Outcome { source, invocation, object: None, function, finished }));
+        assert_eq!(ended.await.outcome, Became::Noted);
+        assert_eq!(below(), Some(last.next()), "nothing needs it any more");
         manager.shutdown().await;
     }
 

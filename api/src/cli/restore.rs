@@ -128,7 +128,7 @@ async fn restore(
     definition.shard_type = args.shard_type.clone().unwrap_or(definition.shard_type);
     definition.replica_count = args.replicas.map_or(definition.replica_count, i32::from);
     let name = definition.name.clone();
-    let groups = stored.partitions.iter().map(|partition| partition.group).collect();
+    let groups = stored.groups().unwrap_or_default();
     let begin = v1::RestoreBegin { collection: Some(definition), groups };
     let bar = progress::bytes(Some(stored.partitions.iter().map(|partition| partition.bytes).sum()));
     bar.set_message(name.clone());

@@ -34,9 +34,6 @@ use crate::identity;
 use crate::request;
 use crate::status::{self, not_applied};
 
-/// The rules of apply by which a partition records calls.
-const SEMANTICS_OF_CALLS: u32 = 2;
-
 /// Of the partition's own records, those among which its rules are.
 const BEGINNING: usize = 64;
 
@@ -179,12 +176,18 @@ pub(super) fn function(name: String) -> Result<String, Status> {
 /// own request.
 pub(super) fn check_rules(partition: &Partition, depth: u32) -> Result<(), Status> {
     let header = partition.view().header();
-    if header.semantics < SEMANTICS_OF_CALLS && has_begun(partition)? {
-        return Err(status::unavailable(format!(
-            "partition {}/{} is also on nodes that do not know calls of functions: upgrade them",
-            partition.class(),
-            partition.index()
-        )));
+    if !header.has_calls() {
+        if has_begun(partition)? {
+            return Err(status::unavailable(format!(
+                "partition {}/{} is also on nodes that do not know calls of functions, or did not until a moment ago: \
+                 upgrade them, or try again later",
+                partition.class(),
+                partition.index()
+            )));
+        }
+        if let Some(error) = partition.cannot_begin() {
+            return Err(status::from_proposal(&error));
+        }
     }
     let limit = header.config.max_trigger_depth;
     if depth <= limit {
@@ -197,7 +200,8 @@ pub(super) fn check_rules(partition: &Partition, depth: u32) -> Result<(), Statu
     )))
 }
 
-/// Whether a log says already by which rules it is applied. One that does not begins with the newest.
+/// Whether a log says already by which rules it is applied. One that does not begins with the newest, as soon as all of its
+/// nodes know them.
 fn has_begun(partition: &Partition) -> Result<bool, Status> {
     let view = partition.view();
     if view.header().floor > Offset(1) {

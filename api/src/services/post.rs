@@ -7,7 +7,8 @@ use bytes::Bytes;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use odgm_log::{Body, BodyType, Kind, NodeId, Payload};
-use odgm_replication::{AskError, Consistency, LookupError, Manager, Partition, ProposeError};
+use odgm_projections::Outcome;
+use odgm_replication::{AskError, Consistency, LookupError, Manager, ProposeError};
 use odgm_triggers::{Post as Service, PostError};
 use prost::Message;
 use tonic::Status;
@@ -63,8 +64,8 @@ async fn deliver(manager: &Manager, class: &str, index: u32, payload: Payload) -
         Err(error @ LookupError::NoCollection { .. }) => return Err(missing(manager, class, &error).await),
         Err(error) => return Err(PostError::Later(error.to_string())),
     };
-    match propose(&partition, payload.clone()).await {
-        Ok(()) => Ok(()),
+    match partition.propose_within(payload.clone(), PATIENCE).await {
+        Ok(applied) => arrived(&applied.outcome).map_err(PostError::Later),
         // This node is to pass nothing on for clients (ODGM_FORWARD), but this is its own.
         Err(ProposeError::NotLeader { leader: Some(leader) }) if leader != manager.node_id() => {
             send(manager, vec![leader], class, index, &payload).await
@@ -73,9 +74,13 @@ async fn deliver(manager: &Manager, class: &str, index: u32, payload: Payload) -
     }
 }
 
-/// Makes it a record. Whatever applying it gave, it has arrived: one that is there already changes nothing.
-async fn propose(partition: &Partition, payload: Payload) -> Result<(), ProposeError> {
-    partition.propose_within(payload, PATIENCE).await.map(drop)
+/// Whether what was delivered stands in the log now, or did before. Whatever else applying it gave, its source has to keep
+/// it: it would stand nowhere.
+fn arrived(outcome: &Outcome) -> Result<(), String> {
+    match outcome {
+        Outcome::Noted | Outcome::Stale | Outcome::Duplicate { .. } => Ok(()),
+        other => Err(format!("the partition did not take it in: applying it gave {other:?}")),
+    }
 }
 
 /// Whether a class that is unknown here is one that nobody knows.
@@ -127,7 +132,9 @@ pub(super) async fn receive(shared: &Shared, message: Bytes) -> Result<(), Statu
     let letter = Letter::decode(message).map_err(|error| malformed(error.to_string()))?;
     let payload = letter.payload().map_err(malformed)?;
     let partition = shared.partition(&letter.class, letter.partition)?;
-    propose(&partition, payload).await.map_err(|error| status::from_proposal(&error))
+    let applied = partition.propose_within(payload, PATIENCE).await;
+    let applied = applied.map_err(|error| status::from_proposal(&error))?;
+    arrived(&applied.outcome).map_err(status::unavailable)
 }
 
 impl Letter {
@@ -153,6 +160,18 @@ mod tests {
     use odgm_log::body::{CursorMoved, Delete};
 
     use super::*;
+
+    #[test]
+    fn what_applying_did_not_take_in_has_not_arrived() {
+        let before = Outcome::Duplicate { offset: odgm_log::Offset(1), outcome: Box::new(Outcome::Noted) };
+        for there in [Outcome::Noted, Outcome::Stale, before] {
+            assert_eq!(arrived(&there), Ok(()), "{there:?}");
+        }
+        let changed = Outcome::Changed { version: 1 };
+        for elsewhere in [Outcome::Unchanged { version: 0 }, changed] {
+            assert!(arrived(&elsewhere).is_err(), "{elsewhere:?} says nothing of it");
+        }
+    }
 
     #[test]
     fn nothing_but_outcomes_is_delivered() {

@@ -88,6 +88,7 @@ impl Core {
             .apply_next(rows, moment, committed)
             .map_err(|source| ApplyError::Read { offset: record.offset, source })?;
         self.index_time(moment);
+        self.header.calls.has_named |= !self.queued.is_empty();
         self.header.applied = record.offset;
         self.header.time = moment.time;
         self.header.chain = committed.chain;

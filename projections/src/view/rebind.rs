@@ -14,9 +14,10 @@ use crate::storage::Batch;
 ///
 /// So calls and outcomes that waited then wait still: what was committed is not forgotten. Their rows do not name the view's
 /// own group, and those about outcomes that came, and about causes, name groups as the records do. But the idempotency keys and the keys of
-/// deliveries are made with the group when they are sent. Under the group that the backup was of they are the same as
-/// before, and whoever knows them does nothing twice. Under another one, of a copy beside the original, they are new: what
-/// waited when the backup was taken is called by the copy, too. Whoever does not want that makes the copy without functions.
+/// deliveries are made with the group when they are sent, and offsets after the backup are given out a second time: whoever
+/// knows those of the first time would take other calls for what is done. So a view that has ever named a call becomes one of
+/// another group ([`crate::Calls::has_named`]), and what waited when the backup was taken is called again under new
+/// keys. Whoever does not want that of a copy beside the original makes the copy without functions.
 ///
 /// # Errors
 /// [`OpenError`] if the directory is not one of a view of this engine and format.

@@ -8,11 +8,11 @@
 //! Numbers are big-endian; bytes have their length (u32) before them.
 //!
 //! ```text
-//! bundle     magic 8 "ODGMBNDL" | version u32, 1 | frames
+//! bundle     magic 8 "ODGMBNDL" | version u32, 2 | frames
 //! frame      kind u8 | length u32 | payload | CRC-32C u32 of kind, length and payload
 //!
 //! 1 begin    group u32 | offset u64 | term u64 | time u64 | chain 32 | state 32 | first u64 | chain before the first 32 |
-//!            expected u64
+//!            expected u64 | 1 if calls were named by the group or 0, not in version 1: there were none
 //! 2 records  number u32, then of each: offset u64, the record as it rests in the log of that group
 //! 3 snapshot offset u64 | files, as in crate::pieces
 //! 4 piece    piece, as in crate::pieces, of the last snapshot
@@ -34,11 +34,15 @@ use odgm_log::{GroupId, Hash, MAX_PAYLOAD_BYTES, Offset, Term, Timestamp};
 
 pub(crate) use self::reading::{Part, Reader};
 pub(crate) use self::writing::Writer;
+use crate::encoding::get_bool;
 
 const MAGIC: [u8; 8] = *b"ODGMBNDL";
 
-/// The version of the format that this build writes and reads.
-pub const VERSION: u32 = 1;
+/// The version of the format that this build writes. It reads those before, too.
+pub const VERSION: u32 = 2;
+
+/// The version before calls.
+const VERSION_1: u32 = 1;
 
 /// Bytes of a frame before its payload, and behind it.
 const FRAME_HEAD: usize = 5;
@@ -82,6 +86,8 @@ pub struct Begin {
     pub before: Hash,
     /// About how many bytes follow.
     pub expected: u64,
+    /// Whether calls were named by the group: then the partition that begins with this must have another one.
+    pub names_calls: bool,
 }
 
 /// What was found in a bundle that is whole.
@@ -110,7 +116,7 @@ pub enum BundleError {
         reason: String,
     },
     /// A newer build wrote it.
-    #[error("it has format {found}; this build reads format {VERSION}: use a newer build")]
+    #[error("it has format {found}; this build reads formats up to {VERSION}: use a newer build")]
     Version {
         /// Its version.
         found: u32,
@@ -166,13 +172,15 @@ impl Begin {
         out.put_u64(self.first.0);
         out.put_slice(&self.before.0);
         out.put_u64(self.expected);
+        out.put_u8(u8::from(self.names_calls));
         out.freeze()
     }
 
-    fn decode(input: &mut Bytes) -> Result<Self, bytes::TryGetError> {
-        let hash = |input: &mut Bytes| {
+    fn decode(version: u32, input: &mut Bytes) -> io::Result<Self> {
+        let hash = |input: &mut Bytes| -> io::Result<Hash> {
             let mut hash = Hash::ZERO;
-            input.try_copy_to_slice(&mut hash.0).map(|()| hash)
+            input.try_copy_to_slice(&mut hash.0)?;
+            Ok(hash)
         };
         Ok(Self {
             group: GroupId(input.try_get_u32()?),
@@ -184,6 +192,7 @@ impl Begin {
             first: Offset(input.try_get_u64()?),
             before: hash(input)?,
             expected: input.try_get_u64()?,
+            names_calls: version > VERSION_1 && get_bool(input)?,
         })
     }
 }
@@ -220,6 +229,7 @@ mod tests {
             first: Offset(3),
             before,
             expected: 100,
+            names_calls: true,
         };
         let mut bytes = Vec::new();
         let mut writer = Writer::begin(&mut bytes, &begin).expect("begun");
@@ -236,6 +246,18 @@ mod tests {
         insta::assert_snapshot!(hex.join("\n"));
         let checked = check(&bundle()[..]).expect("whole");
         assert_eq!((checked.begin.offset, checked.records, checked.file_bytes), (Offset(5), 3, 4));
+    }
+
+    #[test]
+    fn a_bundle_of_the_build_before_calls_is_read() {
+        let begin = check(&bundle()[..]).expect("whole").begin;
+        let mut encoded = begin.encode();
+        let first = Begin::decode(VERSION_1, &mut encoded).expect("it has all of that");
+        assert_eq!(
+            (first, encoded.len()),
+            (Begin { names_calls: false, ..begin }, 1),
+            "it ended one byte before"
+        );
     }
 
     #[test]
@@ -258,7 +280,7 @@ mod tests {
         let mut changed = bundle.clone();
         changed[200] ^= 1;
         let mut newer = bundle.clone();
-        newer[11] = 2;
+        newer[11] = 3;
         let said =
             [said(&changed), said(&newer), said(&bundle[..300]), said(b""), said(b"PK\x03\x04 something")];
         insta::assert_snapshot!(said.join("\n"));

@@ -7,7 +7,7 @@ use bytes::{Buf as _, Bytes, BytesMut};
 use odgm_log::envelope::decode_stored;
 use odgm_log::{Hash, Offset, Record, chain};
 
-use super::{Begin, BundleError, FRAME_HEAD, FRAME_TAIL, Kind, MAGIC, MAX_FRAME_BYTES, VERSION};
+use super::{Begin, BundleError, FRAME_HEAD, FRAME_TAIL, Kind, MAGIC, MAX_FRAME_BYTES, VERSION, VERSION_1};
 use crate::pieces::{File, Piece, get_files, get_piece};
 
 /// A part of a bundle.
@@ -72,14 +72,14 @@ impl<R: Read> Reader<R> {
         let mut version = [0; 4];
         self.fill(&mut version)?;
         let version = u32::from_be_bytes(version);
-        if version != VERSION {
+        if !(VERSION_1..=VERSION).contains(&version) {
             return Err(BundleError::Version { found: version });
         }
         let (kind, payload) = self.frame()?;
         if kind != Kind::Begin {
             return Err(self.damaged(format!("begin was expected, found {kind:?}")));
         }
-        let begin = self.whole(payload, |input| Ok(Begin::decode(input)?))?;
+        let begin = self.whole(payload, |input| Begin::decode(version, input))?;
         if begin.first.0 == 0 || begin.first > begin.offset.next() {
             let Begin { first, offset, .. } = begin;
             return Err(self.damaged(format!("records from {first} on cannot end at {offset}")));

@@ -45,9 +45,9 @@ pub(super) struct Lane {
 #[derive(Default)]
 struct Inbox {
     queued: VecDeque<Proposal>,
-    /// How many of those somebody waits for.
+    /// How many of those somebody is answered by.
     urgent: usize,
-    /// When the last of those came that somebody waits for.
+    /// When the last of those came that somebody is answered by.
     last_urgent: Option<Instant>,
     /// Until when the others wait for company.
     patient_until: Option<Instant>,
@@ -57,7 +57,7 @@ struct Inbox {
 /// What there is to append.
 enum Batch {
     Nothing,
-    /// Nothing that anybody waits for; it waits for company until then.
+    /// Nothing that anybody is answered by; it waits for company until then.
     Later(Instant),
     Ready(Vec<Proposal>),
 }
@@ -186,7 +186,7 @@ impl Lane {
         may_sleep || self.awake.swap(true, Ordering::AcqRel)
     }
 
-    /// Takes what fits one append from the queue; what nobody waits for only if it has waited for long enough, or is `hurried`.
+    /// Takes what fits one append from the queue; what nobody is answered by only if it has waited for long enough, or is `hurried`.
     fn take_batch(&self, hurried: bool) -> Batch {
         let mut inbox = self.inbox.lock();
         if inbox.queued.is_empty() {
@@ -219,7 +219,7 @@ impl Lane {
 }
 
 impl Inbox {
-    /// Whether somebody waits for it.
+    /// Whether somebody is answered by it.
     fn push(&mut self, proposal: Proposal) -> bool {
         let is_urgent = is_urgent(&proposal);
         if is_urgent {
@@ -244,7 +244,7 @@ impl Inbox {
     }
 }
 
-/// What a leader proposes by itself, nobody waits for.
+/// Nobody is answered by what a leader proposes by itself.
 fn is_urgent(proposal: &Proposal) -> bool {
     proposal.term.is_none()
 }
@@ -429,7 +429,7 @@ mod tests {
         let body = Body::Delete(Delete { object: "thing".into() });
         let payload = Payload { cause: Cause::default(), body };
         let (kind, encoded) = payload.encode().expect("it is small");
-        let admission = Gate::new(Limits::default()).admit(encoded.len()).expect("there is room");
+        let admission = Gate::new(Limits::default()).admit(encoded.len(), true).expect("there is room");
         let reply = Reply::Call(Box::new(drop));
         Proposal { payload, kind, encoded, needs_room: false, until: None, term, reply, admission }
     }

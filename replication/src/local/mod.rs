@@ -205,20 +205,15 @@ type Later = Vec<(Instant, Arc<Lane>)>;
 impl Worker {
     fn run(mut self) {
         loop {
+            // Before the next message: where there is always one, nothing would be late enough otherwise.
+            self.pump_due();
             let message = match self.later.iter().map(|(until, _)| *until).min() {
                 None => self.inbox.recv().map_err(|_| RecvTimeoutError::Disconnected),
                 Some(until) => self.inbox.recv_deadline(until),
             };
             let message = match message {
                 Ok(message) => message,
-                Err(RecvTimeoutError::Timeout) => {
-                    let now = Instant::now();
-                    for (_, lane) in self.later.extract_if(.., |(until, _)| *until <= now).collect::<Vec<_>>()
-                    {
-                        self.pump(&lane);
-                    }
-                    continue;
-                }
+                Err(RecvTimeoutError::Timeout) => continue,
                 Err(RecvTimeoutError::Disconnected) => return,
             };
             match message {
@@ -230,6 +225,17 @@ impl Worker {
                 }
                 Message::Stop => return,
             }
+        }
+    }
+
+    /// Looks at the lanes in which proposals have waited for company for long enough.
+    fn pump_due(&mut self) {
+        if self.later.is_empty() {
+            return;
+        }
+        let now = Instant::now();
+        for (_, lane) in self.later.extract_if(.., |(until, _)| *until <= now).collect::<Vec<_>>() {
+            self.pump(&lane);
         }
     }
 
@@ -285,5 +291,53 @@ impl Worker {
             // The worker outlives its lanes' appends: it only ends after they have drained.
             drop(outbox.send(Message::Durable(Arc::clone(&told), durable)));
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use odgm_log::body::Delete;
+    use odgm_log::store::{LogStore, Options};
+    use odgm_log::{Body, Cause, Payload};
+    use odgm_projections::ViewOptions;
+    use odgm_projections::storage::{Engine, Resources};
+
+    use super::*;
+    use crate::proposal::{Gate, Reply};
+
+    fn lane(log: &LogStore, dir: &std::path::Path, group: GroupId) -> Arc<Lane> {
+        let view = View::open(&ViewOptions {
+            group,
+            engine: Engine::Memory,
+            dir: dir.join(group.to_string()),
+            snapshots: dir.join("snapshots"),
+            resources: Resources::default(),
+        });
+        let view = view.expect("a view");
+        let replica = Replica::open(group, NodeId(1), log.clone(), view, &mut |_, _| ()).expect("a replica");
+        Lane::new(replica, Limits::default(), Handle::current(), watch::Sender::new(()))
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_waited_for_company_is_looked_at_though_other_lanes_never_rest() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let log = LogStore::open(&dir.path().join("log"), Options::default()).expect("a log store");
+        let (patient, busy) = (lane(&log, dir.path(), GroupId(1)), lane(&log, dir.path(), GroupId(2)));
+        let payload = Payload { cause: Cause::default(), body: Body::Delete(Delete { object: "o".into() }) };
+        let (kind, encoded) = payload.encode().expect("it is small");
+        let admission = Gate::new(Limits::default()).admit(encoded.len(), true).expect("there is room");
+        let (needs_room, until, reply) = (false, None, Reply::Call(Box::new(drop)));
+        let term = Some(Term(0));
+        patient.push(Proposal { payload, kind, encoded, needs_room, until, term, reply, admission });
+
+        let (outbox, inbox) = crossbeam_channel::unbounded();
+        let (applier, thread) = Applier::start("appliers-test".to_owned()).expect("a thread");
+        let later = vec![(Instant::now(), Arc::clone(&patient))];
+        // There is a message whenever it looks, up to the one that ends it.
+        outbox.send(Message::Wake(busy)).expect("it listens");
+        outbox.send(Message::Stop).expect("it listens");
+        Worker { inbox, outbox, applier, lanes: HashMap::new(), later }.run();
+        assert_eq!(log.bounds(GroupId(1)).last, Offset(1), "its time had come");
+        thread.join().expect("it ends with the worker");
     }
 }

@@ -8,7 +8,7 @@ use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use odgm_log::{NodeId, Offset};
 use openraft::EntryPayload;
-use openraft::raft::{AppendEntriesRequest, VoteRequest};
+use openraft::raft::{AppendEntriesRequest, VoteRequest, VoteResponse};
 use tokio::sync::oneshot;
 
 use super::comparing::{encode_chain, encode_checkpoints};
@@ -63,7 +63,7 @@ impl Group {
             .map(|write| {
                 let (sender, answer) = oneshot::channel();
                 let reply = Reply::Channel(sender);
-                match self.gate.admit(write.encoded.len()) {
+                match self.gate.admit(write.encoded.len(), write.needs_room) {
                     Ok(admission) => self.enter(Write::passed(write, reply, admission)),
                     Err(error) => reply.send(Err(error)),
                 }
@@ -80,17 +80,30 @@ impl Group {
         }
     }
 
-    /// A member that holds nothing of a log that there is has lost its disk, or has not been brought up to date. It would
-    /// make a quorum with members that miss what it had: so it votes only where the log begins. A restored log begins
-    /// with a backup that only one of them has; there, that a node with a new disk is not admitted has to do.
+    /// A member that holds nothing of a log that there is may have lost its disk, and would make a quorum with members that
+    /// miss what it had. So it votes only where the log begins; or where it did so then and still knows it, since it has
+    /// lost nothing if it has not lost that. A restored log begins with a backup that only one of them has; there, that a node
+    /// with a new disk is not admitted has to do.
     fn require_memory(&self, vote: &VoteRequest<Types>) -> io::Result<()> {
-        let candidate = vote.last_log_id.map_or(0, |last| last.index);
-        if candidate == 0 || self.restored || self.log.store().bounds(self.id).last > Offset::ZERO {
+        let holds_something = self.log.store().bounds(self.id).last > Offset::ZERO;
+        if begins(vote) || self.restored || holds_something || self.log.has_voted_first() {
             return Ok(());
         }
         Err(io::Error::other(
             "this member holds nothing of the log, so it does not vote before a leader has filled it",
         ))
+    }
+
+    /// Votes. A founder that does where the log begins, and holds nothing of it yet, remembers that.
+    async fn vote(&self, request: VoteRequest<Types>) -> io::Result<VoteResponse<Types>> {
+        let (is_first, term) = (self.founds && begins(&request), request.vote.leader_id.term);
+        let answer = self.raft.vote(request).await.map_err(io::Error::other)?;
+        let is_empty = self.log.store().bounds(self.id).last == Offset::ZERO;
+        if is_first && is_empty && answer.vote_granted && !self.log.has_voted_first() {
+            let log = self.log.clone();
+            blocking(move || log.note_first_vote(term)).await?;
+        }
+        Ok(answer)
     }
 
     /// Stores nothing more that can wait when there is hardly any room left: so the node lives on, and what frees space
@@ -122,7 +135,7 @@ impl Group {
             Request::Append(append) => {
                 encode_append_answer(&raft.append_entries(append).await.map_err(io::Error::other)?)
             }
-            Request::Vote(vote) => encode_vote_answer(&raft.vote(vote).await.map_err(io::Error::other)?),
+            Request::Vote(vote) => encode_vote_answer(&self.vote(vote).await?),
             Request::PreVote(vote) => {
                 encode_vote_answer(&raft.pre_vote(vote).await.map_err(io::Error::other)?)
             }
@@ -180,4 +193,9 @@ impl Group {
         blocking(move || incoming.release(through, &dir)).await?;
         Ok(vote)
     }
+}
+
+/// Whether whoever asks for this vote has nothing but the first entry, with which each founder can make the log.
+fn begins(vote: &VoteRequest<Types>) -> bool {
+    vote.last_log_id.is_none_or(|last| last.index == 0)
 }

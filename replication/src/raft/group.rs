@@ -7,9 +7,10 @@ use std::time::Instant;
 
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
+use odgm_log::body::Config;
 use odgm_log::store::LogStore;
 use odgm_log::{GroupId, NodeId, Offset, Term};
-use odgm_projections::View;
+use odgm_projections::{SEMANTICS, View};
 use openraft::Raft;
 use openraft::async_runtime::WatchReceiver as _;
 use parking_lot::Mutex;
@@ -40,6 +41,8 @@ use crate::transport::Transport;
 pub(crate) struct Group {
     pub(super) name: String,
     pub(super) restored: bool,
+    /// Whether it may make the group.
+    pub(super) founds: bool,
     pub(super) id: GroupId,
     pub(super) node: NodeId,
     pub(super) store: LogStore,
@@ -49,6 +52,8 @@ pub(crate) struct Group {
     pub(super) raft: Raft<Types, Machine>,
     pub(super) machine: Machine,
     pub(super) log: Log,
+    /// The rules with which its log begins.
+    pub(super) rules: Config,
     pub(super) neighbours: Arc<Neighbours>,
     pub(super) incoming: Arc<Incoming>,
     pub(super) transfers: Arc<Transfers>,
@@ -264,6 +269,10 @@ impl Replicator for Arc<Group> {
 
     fn trouble(&self) -> Option<String> {
         self.neighbours.quorum(&members_of(&self.raft)).err().map(|silent| silent.to_string())
+    }
+
+    fn cannot_begin(&self) -> Option<String> {
+        self.neighbours.may_begin(SEMANTICS, &members_of(&self.raft)).err().map(|old| old.to_string())
     }
 
     fn divergence(&self) -> Option<Divergence> {

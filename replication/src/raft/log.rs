@@ -18,7 +18,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use super::notes::{
-    INSTALLING, PURGED, VOTE, decode_installing, decode_purged, decode_vote, encode_installing,
+    FIRST_VOTE, INSTALLING, PURGED, VOTE, decode_installing, decode_purged, decode_vote, encode_installing,
     encode_purged, encode_vote,
 };
 use super::types::{Entry, LogId, Types, Vote, log_id, offset, to_entry, to_record};
@@ -45,6 +45,8 @@ struct Shared {
 struct Notes {
     vote: Option<Vote>,
     purged: Option<LogId>,
+    /// Whether the member has voted where the log began.
+    has_voted_first: bool,
 }
 
 impl Log {
@@ -53,7 +55,8 @@ impl Log {
         let note = |name| store.get_meta(group, name).map_err(io::Error::other);
         let vote = note(VOTE)?.map(|note| decode_vote(&note)).transpose()?;
         let purged = note(PURGED)?.map(|note| decode_purged(&note)).transpose()?;
-        let notes = Mutex::new(Notes { vote, purged });
+        let has_voted_first = note(FIRST_VOTE)?.is_some();
+        let notes = Mutex::new(Notes { vote, purged, has_voted_first });
         Ok(Self { shared: Arc::new(Shared { store, group, notes, flushed: watch::Sender::new(()) }) })
     }
 
@@ -68,8 +71,21 @@ impl Log {
     /// Whether there is neither a record nor a vote.
     pub(crate) fn is_new(&self) -> bool {
         let Shared { store, group, notes, .. } = &*self.shared;
-        let Notes { vote, purged } = *notes.lock();
+        let Notes { vote, purged, .. } = *notes.lock();
         vote.is_none() && purged.is_none() && store.bounds(*group).last == Offset::ZERO
+    }
+
+    /// Whether nothing of the log has been lost here since it began: the store still has the note of the vote by which it did.
+    pub(crate) fn has_voted_first(&self) -> bool {
+        self.shared.notes.lock().has_voted_first
+    }
+
+    /// Notes that the member has voted in that term for the one with whom the log begins, and holds nothing yet.
+    pub(crate) fn note_first_vote(&self, term: u64) -> io::Result<()> {
+        let Shared { store, group, notes, .. } = &*self.shared;
+        store.put_meta(*group, FIRST_VOTE, &term.to_be_bytes()).map_err(io::Error::other)?;
+        notes.lock().has_voted_first = true;
+        Ok(())
     }
 
     /// The snapshot that was being installed, if that was not finished.

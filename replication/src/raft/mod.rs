@@ -5,6 +5,7 @@
 
 mod answering;
 mod beating;
+mod beginning;
 mod changing;
 mod checkpoints;
 mod comparing;
@@ -35,6 +36,8 @@ mod conformance;
 #[cfg(test)]
 mod divergences;
 #[cfg(test)]
+mod forgetting;
+#[cfg(test)]
 mod histories;
 #[cfg(test)]
 mod installing;
@@ -46,6 +49,8 @@ mod scenarios;
 mod simulation;
 #[cfg(test)]
 mod terms;
+#[cfg(test)]
+mod upgrading;
 
 use std::time::Duration;
 

@@ -5,6 +5,7 @@
 //! | `raft.vote` | term (u64), voted for (u64), 1 if the leader is established or 0 |
 //! | `raft.purged` | term (u64), index (u64) |
 //! | `raft.installing` | offset (u64) of the snapshot that is being installed |
+//! | `raft.first-vote` | term (u64) in which the member voted where the log began, before it held anything |
 //!
 //! Numbers are big-endian.
 
@@ -20,6 +21,7 @@ use crate::encoding::invalid;
 pub(crate) const VOTE: &str = "raft.vote";
 pub(super) const PURGED: &str = "raft.purged";
 pub(super) const INSTALLING: &str = "raft.installing";
+pub(super) const FIRST_VOTE: &str = "raft.first-vote";
 
 /// Notes of a log that was restored from a backup: the snapshot at `through` has what is below, and the vote is of a term
 /// of which nobody else has a leader.

@@ -12,10 +12,8 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use futures_util::StreamExt as _;
-use odgm_log::body::{Config, Semantics};
-use odgm_log::store::ReadLimit;
-use odgm_log::{Body, BodyType, Cause, GroupId, Kind, NodeId, Offset, Payload, Term, Timestamp};
-use odgm_projections::SEMANTICS;
+use odgm_log::body::Config;
+use odgm_log::{GroupId, Kind, NodeId, Term, Timestamp};
 use openraft::Raft;
 use openraft::async_runtime::WatchReceiver as _;
 use openraft::error::{ClientWriteError, Fatal};
@@ -30,12 +28,9 @@ use super::messages::Request;
 use super::types::{Command, Types};
 use super::{FORWARD_TIMEOUT, LEADER_PATIENCE, PROPOSAL_ROUNDS, PROPOSALS_AT_ONCE, RETRY_PAUSE};
 use crate::neighbours::{Neighbours, Trouble};
-use crate::partition::require_space;
+use crate::partition::{is_about_calls, require_space};
 use crate::proposal::{Admission, Answer, Proposal, ProposeError, Reply};
 use crate::transport::{Call, CallError, Class, Transport};
-
-/// Records at the beginning of a log that are looked at once.
-const BEGINNING: ReadLimit = ReadLimit { records: 64, bytes: 1 << 20 };
 
 /// A write that waits for its record.
 pub(super) struct Write {
@@ -145,6 +140,7 @@ pub(super) struct Proposer {
     pub(super) node: NodeId,
     pub(super) raft: Raft<Types, Machine>,
     pub(super) log: Log,
+    pub(super) machine: Machine,
     pub(super) transport: Arc<dyn Transport>,
     /// Whether writes are passed on to the node that leads.
     pub(super) forward: bool,
@@ -174,10 +170,10 @@ impl Proposer {
             self.turn_down_the_deposed(leader, &mut batch);
             match leader {
                 Some(leader) if leader == self.node => {
-                    if !begun {
-                        begun = self.begin().await;
-                    }
-                    self.lead(batch.drain(..), begun, round).await;
+                    let begins = if begun { Ok(()) } else { self.begin().await };
+                    begun = begins.is_ok();
+                    let taken = self.take(batch.drain(..), begins);
+                    self.lead(taken, round).await;
                 }
                 Some(leader) if self.forward => self.pass_on(leader, &mut batch, round),
                 Some(leader) => {
@@ -213,22 +209,33 @@ impl Proposer {
         other.map_or(leader, |(_, other)| other)
     }
 
-    /// Hands writes to openraft in one go; they are answered beside this.
-    async fn lead(&self, batch: impl Iterator<Item = Write>, begun: bool, round: OwnedSemaphorePermit) {
+    /// Refuses writes that may not become records now, and answers the others.
+    fn take(&self, batch: impl Iterator<Item = Write>, begins: Result<(), ProposeError>) -> Vec<Write> {
         let Fitness { clock, room, other } = self.fitness();
-        let stamp = Timestamp::now();
+        let knows_calls = std::cell::OnceCell::new();
         let mut taken = Vec::new();
         for write in batch {
             let unfit = clock.as_ref().or(room.as_ref().filter(|_| write.needs_room));
-            match unfit {
-                _ if !begun => {
-                    // The rules come first; they could not be written, so this cannot be either.
-                    self.refuse(write, ProposeError::NotLeader { leader: None });
+            let is_about_calls = is_about_calls(write.kind.body_type);
+            match (&begins, unfit) {
+                // The rules come first; they could not be written, so this cannot be either.
+                (Err(error), _) => self.refuse(write, error.clone()),
+                (Ok(()), Some(unfit)) => self.turn_down(write, unfit.clone(), other),
+                (Ok(()), None)
+                    if is_about_calls
+                        && !*knows_calls.get_or_init(|| self.machine.view().header().has_calls()) =>
+                {
+                    write.answer(Err(unknown_calls()));
                 }
-                Some(unfit) => self.turn_down(write, unfit.clone(), other),
-                None => taken.push(write),
+                (Ok(()), None) => taken.push(write),
             }
         }
+        taken
+    }
+
+    /// Hands writes to openraft in one go; they are answered beside this.
+    async fn lead(&self, taken: Vec<Write>, round: OwnedSemaphorePermit) {
+        let stamp = Timestamp::now();
         let commands: Vec<_> = taken
             .iter()
             .map(|Write { kind, encoded, .. }| Command {
@@ -355,52 +362,15 @@ impl Proposer {
             }
         });
     }
+}
 
-    /// Writes the rules with which every log begins, unless they are there; answers whether they are.
-    async fn begin(&self) -> bool {
-        let missing = match self.missing() {
-            Ok(missing) => missing,
-            Err(error) => {
-                tracing::error!(group = %self.group, %error, "the beginning of the log cannot be read");
-                return false;
-            }
-        };
-        for body in missing {
-            let Ok((kind, encoded)) = (Payload { cause: Cause::default(), body }).encode() else {
-                return false;
-            };
-            let command = Command { stamp: Timestamp::now(), origin: self.node, kind, encoded };
-            if self.raft.client_write(command).await.is_err() {
-                return false;
-            }
-        }
-        true
-    }
-
-    /// Which of the first records are not in this log. What is in the log of a leader stays in it.
-    fn missing(&self) -> io::Result<Vec<Body>> {
-        let mut first =
-            vec![Body::Semantics(Semantics { version: SEMANTICS }), Body::Config(self.rules.clone())];
-        let (store, group) = (self.log.store(), self.group);
-        let mut next = store.bounds(group).first;
-        if next > Offset(1) {
-            // What came before has been trimmed, or a snapshot has it.
-            return Ok(Vec::new());
-        }
-        while !first.is_empty() {
-            let records = store.read(group, next, BEGINNING).map_err(io::Error::other)?;
-            let Some(last) = records.last() else { break };
-            next = last.offset.next();
-            let types = records.iter().map(|record| record.kind.body_type);
-            for found in types.filter(|found| !matches!(found, BodyType::Blank | BodyType::Membership)) {
-                first.retain(|body| body.body_type() != found);
-                if !matches!(found, BodyType::Semantics | BodyType::Config) {
-                    // Nothing else is written before them.
-                    return Ok(Vec::new());
-                }
-            }
-        }
-        Ok(first)
+/// What is said of a record about calls where there are none by the group's rules: it would mean nothing there, and members
+/// of older builds could not even read it.
+fn unknown_calls() -> ProposeError {
+    ProposeError::Unavailable {
+        reason: "the partition is also on nodes that do not know calls of functions, or did not until a moment ago: upgrade \
+                 them, or try again later"
+            .to_owned(),
     }
 }
 
@@ -469,6 +439,7 @@ fn refuse(queue: &mpsc::WeakUnboundedSender<Write>, mut write: Write, error: Pro
 #[cfg(test)]
 mod tests {
     use odgm_log::body::SetValues;
+    use odgm_log::{Body, Cause, Payload};
     use tokio::sync::oneshot;
 
     use super::*;
@@ -483,7 +454,7 @@ mod tests {
         let cause = Cause { request_id: Some("once".to_owned()), ..Cause::default() };
         let payload = Payload { cause, body };
         let (kind, encoded) = payload.encode().expect("it is small");
-        let admission = Gate::new(Limits::default()).admit(encoded.len()).expect("there is room");
+        let admission = Gate::new(Limits::default()).admit(encoded.len(), true).expect("there is room");
         let (sender, answer) = oneshot::channel();
         let reply = Reply::Channel(sender);
         let proposal =

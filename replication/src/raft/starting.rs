@@ -105,6 +105,7 @@ impl Member {
         &self,
         raft: &Raft<Types, Machine>,
         log: &Log,
+        machine: &Machine,
         queue: mpsc::WeakUnboundedSender<Write>,
     ) -> io::Result<Proposer> {
         let next = AtomicU64::new(getrandom::u64().map_err(|error| io::Error::other(error.to_string()))?);
@@ -113,6 +114,7 @@ impl Member {
             node: self.node,
             raft: raft.clone(),
             log: log.clone(),
+            machine: machine.clone(),
             neighbours: Arc::clone(&self.neighbours),
             transport: Arc::clone(&self.transport),
             forward: self.forward,
@@ -143,11 +145,12 @@ impl Group {
         let reads = reads(&member.asker(&raft, &log, &machine), &mut tasks);
         // Bounded by the gate, through which every write has come.
         let (writes, queue) = mpsc::unbounded_channel();
-        tasks.push(tokio::spawn(member.proposer(&raft, &log, writes.downgrade())?.run(queue)));
+        tasks.push(tokio::spawn(member.proposer(&raft, &log, &machine, writes.downgrade())?.run(queue)));
         tokio::spawn(tell_failure(machine.failure(), member.failures));
         let group = Arc::new(Self {
             name: member.name,
             restored: member.restored,
+            founds: member.founds,
             id,
             node,
             store: member.store,
@@ -156,6 +159,7 @@ impl Group {
             raft,
             machine,
             log,
+            rules: member.rules,
             neighbours: member.neighbours,
             incoming,
             transfers: member.transfers,

@@ -62,6 +62,9 @@ pub(crate) struct StoredPartition {
     blake3: String,
     /// The group that it had.
     pub(crate) group: u32,
+    /// Whether calls were named by that group: then what begins with this must have another one.
+    #[serde(default)]
+    names_calls: bool,
     /// The last record.
     offset: u64,
     /// The first record that is in it; one above `offset` if there is none.
@@ -99,6 +102,14 @@ fn write(path: &Path, bytes: &[u8]) -> Result<(), Error> {
     written.map_err(|error| Error::file("write", path, &error))
 }
 
+impl StoredCollection {
+    /// The groups that its partitions had, if they may have them again.
+    pub(crate) fn groups(&self) -> Option<Vec<u32>> {
+        let again = |stored: &StoredPartition| (!stored.names_calls).then_some(stored.group);
+        self.partitions.iter().map(again).collect()
+    }
+}
+
 impl StoredPartition {
     /// Reads a bundle that was stored, and checks it.
     pub(super) fn read(dir: &Path, file: String, partition: u32) -> Result<Self, Error> {
@@ -116,6 +127,7 @@ impl StoredPartition {
             bytes,
             blake3: hash,
             group: begin.group.get(),
+            names_calls: begin.names_calls,
             offset: begin.offset.get(),
             first_offset: begin.first.get(),
             records,
@@ -180,11 +192,11 @@ impl Backup {
         Ok(Self { dir: dir.to_owned(), sums, manifest })
     }
 
-    /// Its collections, those first whose groups were given out first.
+    /// Its collections, those first whose groups were given out first; after those that can have theirs again, the others.
     pub(crate) fn collections(&self) -> Vec<StoredCollection> {
         let mut collections = self.manifest.collections.clone();
         let first = |stored: &StoredCollection| stored.partitions.iter().map(|p| p.group).min();
-        collections.sort_by_key(first);
+        collections.sort_by_key(|stored| (stored.groups().is_none(), first(stored)));
         collections
     }
 

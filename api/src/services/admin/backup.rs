@@ -53,6 +53,7 @@ fn failed(error: &BackupError) -> Status {
     match error {
         BackupError::Missing { .. } => Status::unavailable(error.to_string()),
         BackupError::Trimmed => Status::aborted(error.to_string()),
+        BackupError::Waiting { .. } => Status::failed_precondition(error.to_string()),
         // Nothing of ours has failed: the client has gone.
         BackupError::Bundle(BundleError::Io(io)) if io.kind() == io::ErrorKind::BrokenPipe => {
             Status::cancelled(io.to_string())

@@ -77,7 +77,7 @@ impl Client {
         });
         let payload = Payload { cause: Cause { request_id, ..Cause::default() }, body };
         let (kind, encoded) = payload.encode().expect("a record");
-        let admission = self.gate.admit(encoded.len()).ok()?;
+        let admission = self.gate.admit(encoded.len(), true).ok()?;
         let (sender, answer) = oneshot::channel();
         let reply = Reply::Channel(sender);
         process.group.propose(Proposal {

@@ -24,6 +24,8 @@ pub const DEAD: &str = "odgm_calls_dead_total";
 pub const DELIVERED: &str = "odgm_calls_delivered_total";
 /// Outcomes and settlements that came too late to count.
 pub const STALE: &str = "odgm_calls_stale_total";
+/// Calls that were put off because their record could not be read.
+pub const UNREAD: &str = "odgm_calls_unread_total";
 /// Calls that are under way.
 pub const IN_FLIGHT: &str = "odgm_calls_in_flight";
 /// Calls that wait in the outbox.
@@ -57,6 +59,7 @@ pub fn describe() {
         (DEAD, "Calls and deliveries that were given up as dead letters"),
         (DELIVERED, "Outcomes that have arrived in other partitions"),
         (STALE, "Outcomes and settlements that came too late to count"),
+        (UNREAD, "Calls that were put off, which is no attempt, because their record could not be read here"),
         (INVOCATIONS, "Invocations of clients that have ended, by status"),
     ];
     for (name, words) in counters {
@@ -85,6 +88,7 @@ pub struct Meters {
     dead: Counter,
     delivered: Counter,
     stale: Counter,
+    unread: Counter,
     in_flight: Gauge,
     rows: Gauge,
     bytes: Gauge,
@@ -122,6 +126,7 @@ impl Meters {
             dead: count(DEAD),
             delivered: count(DELIVERED),
             stale: count(STALE),
+            unread: count(UNREAD),
             in_flight: gauge(IN_FLIGHT),
             rows: gauge(OUTBOX_ROWS),
             bytes: gauge(OUTBOX_BYTES),
@@ -161,6 +166,11 @@ impl Meters {
     /// So many outcomes or settlements came too late.
     pub fn stale(&self, count: u64) {
         self.stale.increment(count);
+    }
+
+    /// A call was put off because its record could not be read.
+    pub fn unread(&self) {
+        self.unread.increment(1);
     }
 
     /// So much waits now.
@@ -291,6 +301,7 @@ mod tests {
             meters.dead(2);
             meters.delivered(3);
             meters.stale(4);
+            meters.unread();
             let age = Duration::from_millis(1_500);
             meters.backlog(&Backlog { rows: 5, bytes: 6, age, dead_letters: 7, deliveries: 8 });
             invocation_ended(Status::SystemError);
@@ -303,6 +314,7 @@ mod tests {
             odgm_calls_retried_total class=c partition=3: 1
             odgm_calls_stale_total class=c partition=3: 4
             odgm_calls_succeeded_total class=c partition=3: 1
+            odgm_calls_unread_total class=c partition=3: 1
             odgm_invocations_total status=system_error: 1
             odgm_calls_in_flight class=c partition=3: 2
             odgm_dead_letters class=c partition=3: 7
@@ -332,6 +344,7 @@ mod tests {
         odgm_calls_retried_total
         odgm_calls_stale_total
         odgm_calls_succeeded_total
+        odgm_calls_unread_total
         odgm_dead_letters
         odgm_deliveries_waiting
         odgm_endpoint_state

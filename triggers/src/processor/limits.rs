@@ -2,8 +2,7 @@
 
 use std::time::Duration;
 
-/// Rows of a partition's outbox that are in memory at once, the functions that they are for counted too; all else waits in the
-/// view.
+/// Rows of a partition's outbox that are in memory at once; all else waits in the view.
 pub(super) const ROWS: usize = 4_096;
 
 /// Of those, rows of one function that wait.
@@ -13,6 +12,10 @@ pub(super) const ROWS_OF_ONE: usize = 1_024;
 pub(super) const DELIVERY_ROWS: usize = 1_024;
 /// Of those, rows for one partition that wait.
 pub(super) const DELIVERY_ROWS_OF_ONE: usize = 256;
+
+/// Functions that rows of an outbox are for, and partitions that outcomes go to, which are told apart at once: some hundred bytes
+/// each. While so many have rows that cannot go, those of others wait until one has none left.
+pub(super) const LANES: usize = 16_384;
 
 /// Payloads that wait in memory with their rows, in bytes; beyond them they are read when their turn comes. The same for
 /// outcomes that are to be delivered.

@@ -23,6 +23,21 @@ pub(super) enum ReadError {
     /// Or it is of another version, or damaged.
     #[error("the record that asks for the call cannot be read: {0}")]
     Record(#[from] odgm_log::PayloadError),
+    /// Or no replica keeps it any more.
+    #[error("record {offset}, which asks for the call, is gone for good: the log begins with {first}")]
+    Gone {
+        /// The record.
+        offset: Offset,
+        /// The first that there is.
+        first: Offset,
+    },
+}
+
+impl ReadError {
+    /// Whether it will be the same another time.
+    pub(super) fn is_final(&self) -> bool {
+        matches!(self, Self::Gone { .. })
+    }
 }
 
 /// Where a view is.
@@ -117,8 +132,23 @@ pub(super) fn payload(partition: &Partition, dispatch: &Dispatch) -> Result<Byte
             return Ok(payload);
         }
     }
-    let record = partition.records().get(key.offset)?;
+    let record =
+        partition.records().get(key.offset).map_err(|error| unreadable(partition, key.offset, error))?;
     Ok(row.subject.payload_in(&record.decode()?))
+}
+
+/// Whether a record that could not be read is gone, or may come yet: a replica that came back through a snapshot fetches what was
+/// before from the others.
+fn unreadable(partition: &Partition, offset: Offset, error: SourceError) -> ReadError {
+    // In this order: it comes to be whole between the two, and then its log begins with what is kept.
+    let kept = partition.missing_from();
+    let first = partition.bounds().first;
+    let is_missing = matches!(error, SourceError::Missing { .. }) && offset < first;
+    if is_missing && kept.is_none_or(|kept| offset < kept) {
+        ReadError::Gone { offset, first }
+    } else {
+        error.into()
+    }
 }
 
 /// The row of an outcome that is to be delivered, with the answer; none if it is no more.

@@ -25,6 +25,7 @@ pub(super) fn take(home: &Home, meters: &Meters, logs: bool, note: Note) {
         | Note::Retried { .. }
         | Note::Dead { .. }
         | Note::Stale { .. }
+        | Note::Unread { .. }
         | Note::Held { .. } => {
             of_call(home, meters, logs, note);
         }
@@ -67,6 +68,29 @@ fn of_call(home: &Home, meters: &Meters, logs: bool, note: Note) {
         Note::Stale { key: RowKey { offset, index: place, .. } } => {
             meters.stale(1);
             tracing::debug!(class, partition = index, %offset, place, "what came of a call was known already");
+        }
+        Note::Unread { key, row, reason, is_first } => {
+            meters.unread();
+            let (call, target) = (name(home, key, &row), target(&row));
+            if is_first {
+                tracing::error!(
+                    class,
+                    partition = index,
+                    call,
+                    target,
+                    reason,
+                    "calls wait, as what they are called with cannot be read here; it is tried again"
+                );
+            } else {
+                tracing::debug!(
+                    class,
+                    partition = index,
+                    call,
+                    target,
+                    reason,
+                    "a call waits for its record"
+                );
+            }
         }
         Note::Held { row, pause, reason } => {
             let target = target(&row);

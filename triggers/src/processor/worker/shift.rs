@@ -21,7 +21,8 @@ use crate::processor::clock::Clock;
 use crate::processor::limits::{ANNOUNCED, DELIVER_WITHIN, FEED, GAUGES};
 use crate::processor::payload;
 use crate::processor::plan::{
-    Attempted, Deliver, Dispatch, Effect, Home, LetterPage, Message, Now, Page, Plan, Room, deliveries,
+    Attempted, Deliver, Dispatch, Effect, Home, LetterPage, Message, Now, Page, Plan, Room, Unread,
+    deliveries,
 };
 use crate::processor::reading::{self, ReadError};
 use crate::processor::settings::Settings;
@@ -203,7 +204,11 @@ impl<I: Invoker> Shift<I> {
         for (dispatch, payload) in loaded {
             match payload {
                 Ok(payload) => self.call(dispatch, payload),
-                Err(error) => messages.push(Message::Attempted(self.unmade(&dispatch, &error))),
+                Err(error) => messages.push(Message::Unread(Unread {
+                    key: dispatch.key,
+                    is_gone: error.is_final(),
+                    reason: error.to_string(),
+                })),
             }
         }
     }
@@ -306,17 +311,6 @@ impl<I: Invoker> Shift<I> {
     fn chance_of(&self, dispatch: &Dispatch) -> u32 {
         let hash = self.chance.hash_one((dispatch.key, dispatch.row.attempt));
         u32::try_from(hash >> 32).unwrap_or_default()
-    }
-
-    /// An attempt that was not made, as nobody knows with what.
-    fn unmade(&self, dispatch: &Dispatch, error: &ReadError) -> Attempted {
-        Attempted {
-            key: dispatch.key,
-            payload: Bytes::new(),
-            took: std::time::Duration::ZERO,
-            result: Err(Failure::Unreachable { reason: error.to_string() }),
-            chance: self.chance_of(dispatch),
-        }
     }
 
     fn deliver(&mut self, mut deliver: Deliver) {

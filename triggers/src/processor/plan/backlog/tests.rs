@@ -8,7 +8,7 @@ type Small = Backlog<u32, char, ()>;
 
 /// All that is in the view has been read: nothing.
 fn backlog() -> Small {
-    let bounds = Bounds { rows: 20, rows_of_one: 4 };
+    let bounds = Bounds { rows: 20, lanes: 20, rows_of_one: 4 };
     let mut backlog = Backlog::new(bounds, Allowed { total: 4, of_one: 3 }, 0);
     assert_eq!(backlog.read(u32::MAX), Some(0));
     backlog.page(Rows { rows: Vec::new(), next: None, as_of: 0 });

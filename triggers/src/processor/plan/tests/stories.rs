@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use odgm_log::body::calls::Verdict;
-use odgm_log::{Body, Offset, Timestamp};
+use odgm_log::body::calls::{Settlement, Verdict};
+use odgm_log::{Body, Offset, PayloadError, Timestamp};
 use odgm_replication::ProposeError;
 
 use super::super::{Effect, Message, Note, Room};
@@ -47,6 +47,9 @@ fn told(world: &mut World) -> Vec<String> {
         Note::Retried { row, reason, .. } => format!("{} is tried again: {reason}", row.target.function),
         Note::Dead { row, reason, .. } => format!("{} is dead: {reason}", row.target.function),
         Note::Held { row, pause, .. } => format!("{} is held for {pause:?}", row.target.function),
+        Note::Unread { row, reason, is_first, .. } => {
+            format!("{} is unread{}: {reason}", row.target.function, if is_first { " at first" } else { "" })
+        }
         Note::Waits { reason, .. } => format!("a delivery waits: {reason}"),
         Note::Discarded { letters, reason } => format!("{letters} dropped: {reason}"),
         other => format!("{other:?}"),
@@ -139,6 +142,97 @@ fn what_cannot_be_called_is_dead_at_once_and_what_is_refused_has_ended() {
     );
     assert!(told.contains(&"f1 ended the function answered with INVALID_ARGUMENT: no".into()), "{told:?}");
     assert!(world.deliveries.is_empty() && world.outbox.is_empty());
+}
+
+#[test]
+fn what_cannot_be_read_costs_no_attempts_and_holds_nothing_else() {
+    let mut world = started();
+    world.functions.insert(0, Doing::IsUnread);
+    world.write(&[0, 1, 0]);
+    settle(&mut world);
+    let told_of = told(&mut world);
+    assert_eq!(
+        told_of.iter().filter(|line| line.starts_with("f0 is unread at first")).count(),
+        1,
+        "{told_of:?}"
+    );
+    assert!(told_of.contains(&"f1 ended well".to_owned()), "{told_of:?}");
+    assert!(world.outbox.len() == 2 && world.outbox.values().all(|stored| stored.attempt == 0));
+    // What comes now of the same function is called, if its record can be read.
+    world.functions.clear();
+    world.write(&[0]);
+    settle(&mut world);
+    assert_eq!(world.outbox.len(), 2, "those that were put aside wait for the end of the pause");
+    world.pass(Duration::from_secs(1));
+    settle(&mut world);
+    assert!(world.outbox.is_empty() && world.dead.is_empty());
+    assert_eq!((world.outcomes.len(), world.stale), (4, 0));
+}
+
+#[test]
+fn what_is_gone_for_good_is_a_dead_letter_without_a_payload_and_without_an_outcome() {
+    let mut world = started();
+    world.functions.insert(ELSEWHERE, Doing::IsGone);
+    world.write(&[ELSEWHERE]);
+    world.decide();
+    world.advance(0);
+    let Some(Pending::Proposal(_, payload)) = world.pending.last() else { panic!("{:?}", world.pending) };
+    let Body::TriggerSettled(settled) = &payload.body else { panic!("{payload:?}") };
+    let [Settlement { verdict: Verdict::Dead { payload: None, finished: None, .. }, .. }] =
+        settled.settlements.as_slice()
+    else {
+        panic!("{settled:?}")
+    };
+    settle(&mut world);
+    assert_eq!(told(&mut world), ["f1000 is dead: record 1 is not there"]);
+    assert!(world.deliveries.is_empty());
+}
+
+#[test]
+fn an_answer_that_no_record_can_hold_does_not_cost_a_dead_letter_its_payload() {
+    let mut world = started();
+    world.change(Settings { trigger_max_attempts: 1, ..Settings::default() });
+    world.functions.insert(ELSEWHERE, Doing::BreaksAtLength);
+    world.write(&[ELSEWHERE]);
+    world.decide();
+    world.advance(0);
+    let mut kept = Vec::new();
+    for _ in 0..3 {
+        let Some(Pending::Proposal(id, payload)) = world.pending.pop() else { panic!("a proposal") };
+        let Body::TriggerSettled(settled) = &payload.body else { panic!("{payload:?}") };
+        let Verdict::Dead { payload, finished: Some(finished), .. } = &settled.settlements[0].verdict else {
+            panic!("{settled:?}")
+        };
+        kept.push((payload.is_some(), !finished.payload.0.is_empty()));
+        let answer = Err(ProposeError::TooLarge(PayloadError::TooLarge { bytes: 1 << 30 }));
+        world.plan.handle(world.now, Message::Proposed { id, answer });
+        world.pass(Duration::from_secs(2));
+        world.decide();
+    }
+    assert_eq!(kept, [(true, true), (true, false), (false, false)]);
+}
+
+#[test]
+fn more_partitions_that_take_nothing_than_half_of_the_rows_stop_no_delivery() {
+    let mut world = started();
+    world.taking = Taking::Later;
+    let all: Vec<u16> = (ELSEWHERE..ELSEWHERE + 1_000).collect();
+    world.write(&all);
+    settle(&mut world);
+    assert_eq!(world.deliveries.len(), 1_000);
+    // And as many functions of this partition, which are held.
+    let functions: Vec<u16> = (0..1_000).collect();
+    world.functions = functions.iter().map(|function| (*function, Doing::IsHeld(100))).collect();
+    for _ in 0..5 {
+        world.write(&functions);
+        settle(&mut world);
+        world.pass(Duration::from_millis(200));
+    }
+    world.taking = Taking::Takes;
+    world.functions.clear();
+    world.run(Timestamp(world.now.time.0 + 60_000_000));
+    assert_eq!((world.deliveries.len(), world.outbox.len()), (0, 0));
+    assert!(world.dead.is_empty());
 }
 
 #[test]
@@ -258,7 +352,7 @@ fn where_another_one_leads_nothing_more_is_done() {
 fn an_outcome_that_cannot_be_delivered_waits_or_is_given_up() {
     let mut world = started();
     world.taking = Taking::Later;
-    world.write(&[ELSEWHERE, ELSEWHERE + 1]);
+    world.write(&[ELSEWHERE, ELSEWHERE]);
     settle(&mut world);
     assert_eq!(world.deliveries.len(), 2);
     let told_of = told(&mut world);

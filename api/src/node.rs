@@ -10,7 +10,7 @@ use odgm_log::store::SyncError;
 use odgm_replication::{CatalogueError, Manager, OpenError};
 use odgm_triggers::functions::Functions;
 use odgm_triggers::processor::Processor;
-use odgm_triggers::{Announce, Catalogue};
+use odgm_triggers::{Announce, ConfirmedCatalogue};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::{JoinHandle, block_in_place};
@@ -194,14 +194,14 @@ impl Calling {
             |session| block_in_place(|| Ok((Remote::open(session, manager)?, Announcer::open(session)?)));
         let over_zenoh = session.map(open).transpose().map_err(NodeError::Zenoh)?;
         let (remote, announcer) = over_zenoh.unzip();
-        let catalogue: Arc<dyn Catalogue> = Arc::<Manager>::clone(manager);
+        let catalogue = Arc::new(ConfirmedCatalogue::new(Arc::clone(manager)));
         let remote = remote.map(Arc::new);
         let called = remote.clone().map(|remote| remote as Arc<dyn odgm_triggers::Remote>);
-        let functions = Functions::new(catalogue, called, settings.functions);
+        let functions = Functions::new(Arc::clone(&catalogue) as _, called, settings.functions);
         let processor = Processor::start(
             Arc::clone(manager),
             Arc::clone(&functions),
-            Arc::new(Post(Arc::clone(manager))),
+            Arc::new(Post { manager: Arc::clone(manager), catalogue }),
             announcer.map(|announcer| Arc::new(announcer) as Arc<dyn Announce>),
             settings.processor,
             stop.child_token(),

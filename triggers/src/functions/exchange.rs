@@ -133,6 +133,8 @@ fn verdict(failure: &Failure, call: &Call, patience: Duration) -> Verdict {
         Failure::NoClass { .. }
         | Failure::NoPartition { .. }
         | Failure::NoFunction { .. }
+        | Failure::Disabled { .. }
+        | Failure::Standby { .. }
         | Failure::Misconfigured { .. }
         | Failure::Held { .. } => Verdict::Nothing,
     }
@@ -140,7 +142,7 @@ fn verdict(failure: &Failure, call: &Call, patience: Duration) -> Verdict {
 
 /// What it says that no answer came in the time of a call.
 fn unanswered(call: &Call, patience: Duration) -> Verdict {
-    if call.timeout < patience { Verdict::Nothing } else { Verdict::Bad }
+    if call.is_given_its_time || call.timeout >= patience { Verdict::Bad } else { Verdict::Nothing }
 }
 
 /// Enough of a text that somebody else wrote.

@@ -66,11 +66,17 @@ pub(super) const READ_PAUSE: Duration = Duration::from_secs(1);
 /// The shortest time for which a function is left alone whose calls are held back.
 pub(super) const SHORTEST_HOLD: Duration = Duration::from_millis(20);
 
-/// How often dead letters are looked through, and after how long there is another look while some are dropped.
+/// For how long a function is left alone that is disabled or on standby.
+pub(super) const SUSPENDED_PAUSE: Duration = Duration::from_secs(1);
+
+/// How often dead letters are looked through, and after how long it is gone on with the next ones. While there are more of them than
+/// may be there is no pause.
 pub(super) const LOOK: (Duration, Duration) = (Duration::from_secs(10), Duration::from_millis(100));
 
-/// Dead letters that one look goes through, and that one record drops.
-pub(super) const LETTERS: usize = 64;
+/// Dead letters that one look goes through, and that one record drops: some ten bytes of it each.
+pub(super) const LETTERS: usize = 4_096;
+/// Their bytes, as they have to be read where they are dropped; a larger one goes alone.
+pub(super) const LETTER_BYTES: u64 = 16 << 20;
 
 /// The longest reason that is kept of a failure, in bytes.
 pub(super) const REASON_BYTES: usize = 1 << 10;

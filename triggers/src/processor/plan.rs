@@ -78,6 +78,8 @@ pub(super) enum Message {
     Outbox(Result<Page<RowKey, OutboxRow>, String>),
     /// A page of what is to be delivered has been read, or why it could not be.
     Deliveries(Result<Page<Place, DeliveryRow>, String>),
+    /// So many bytes of dead letters there are.
+    DeadLetters(u64),
     /// Dead letters have been read, or why they could not be.
     Letters(Result<LetterPage, String>),
     /// An attempt has ended.
@@ -107,6 +109,8 @@ pub(super) struct Page<K, R> {
 #[derive(Clone, Debug, Default)]
 pub(super) struct LetterPage {
     pub(super) letters: Vec<LetterSeen>,
+    /// Whether there are more behind them.
+    pub(super) has_more: bool,
     /// Bytes of all dead letters of the partition.
     pub(super) total_bytes: u64,
 }
@@ -193,8 +197,8 @@ pub(super) enum Note {
     Stale { key: RowKey },
     /// One waits until its record can be read here; told of the first in a row as a warning.
     Unread { key: RowKey, row: Arc<OutboxRow>, reason: String, is_first: bool },
-    /// A function is left alone for a while.
-    Held { row: Arc<OutboxRow>, pause: Duration, reason: String },
+    /// A function is left alone for a while; told of the first time in a row.
+    Held { row: Arc<OutboxRow>, pause: Duration, reason: String, is_first: bool },
     /// Outcomes have arrived in other partitions.
     Arrived(usize),
     /// An outcome cannot be delivered for now.
@@ -287,6 +291,7 @@ impl Plan {
                 let unreadable = self.deliveries.page(now, page);
                 self.note(unreadable);
             }
+            Message::DeadLetters(bytes) => self.letters.weighed(now, bytes, &self.settings),
             Message::Letters(page) => match page {
                 Ok(page) => {
                     for discard in self.letters.seen(now, &page, &self.settings) {
@@ -341,6 +346,16 @@ impl Plan {
         let calls = self.calls.wake(self.asked);
         let wakes = [calls, self.deliveries.wake(), self.proposals.wake(), self.letters.wake()];
         wakes.into_iter().flatten().min()
+    }
+
+    /// Functions of which no calls are made for now, or single ones to see.
+    pub(super) fn held(&self) -> usize {
+        self.calls.held()
+    }
+
+    /// Calls that are being made, or have been and are not settled.
+    pub(super) fn begun(&self) -> usize {
+        self.calls.begun()
     }
 
     /// Calls that are being made.

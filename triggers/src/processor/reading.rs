@@ -8,7 +8,7 @@ use odgm_projections::{
 };
 use odgm_replication::Partition;
 
-use super::limits::{LETTERS, PAGE, PAGE_BYTES, PART_OF_A_PAGE};
+use super::limits::{LETTER_BYTES, LETTERS, PAGE, PAGE_BYTES, PART_OF_A_PAGE};
 use super::plan::{Deliver, Dispatch, LetterPage, LetterSeen, Page};
 
 /// Why something could not be read.
@@ -96,18 +96,19 @@ pub(super) fn deliveries(view: &View, mut from: Place) -> Result<Page<Place, Del
 /// The next dead letters.
 pub(super) fn letters(view: &View, mut after: Option<Place>) -> Result<LetterPage, ReadError> {
     let total_bytes = view.header().calls.dead_letter_bytes;
-    let mut letters = Vec::new();
+    let (mut letters, mut bytes) = (Vec::new(), 0);
     loop {
         // A letter may hold a large payload, and is let go before the next is read.
         let part = view.dead_letters(after, 1)?;
         let Some((place, letter)) = part.first() else { break };
-        after = Some(*place);
-        letters.push(LetterSeen { place: *place, died: letter.died.time, bytes: weight(letter) });
-        if letters.len() == LETTERS {
-            break;
+        if letters.len() == LETTERS || bytes >= LETTER_BYTES {
+            return Ok(LetterPage { letters, has_more: true, total_bytes });
         }
+        after = Some(*place);
+        bytes += weight(letter);
+        letters.push(LetterSeen { place: *place, died: letter.died.time, bytes: weight(letter) });
     }
-    Ok(LetterPage { letters, total_bytes })
+    Ok(LetterPage { letters, has_more: false, total_bytes })
 }
 
 /// About how many bytes a dead letter has.

@@ -94,14 +94,19 @@ impl<I: Invoker> Worker<I> {
             () = self.partition.deposed(term) => None,
             reason = shift.run() => Some(reason),
         };
-        let has_recorded = shift.has_recorded();
         shift.end().await;
-        let Some(reason) = reason else {
-            return if stop.is_cancelled() { End::Stopped } else { End::Deposed };
+        let is_deposed = match reason {
+            None => !stop.is_cancelled(),
+            // Who finds out first is chance.
+            Some(_) => tokio::time::timeout(RESTART_PAUSE.0, self.partition.deposed(term)).await.is_ok(),
         };
-        // Who finds out first is chance.
-        let is_deposed = tokio::time::timeout(RESTART_PAUSE.0, self.partition.deposed(term)).await.is_ok();
-        if is_deposed || has_recorded {
+        if is_deposed {
+            shift.count_lost();
+        }
+        let Some(reason) = reason else {
+            return if is_deposed { End::Deposed } else { End::Stopped };
+        };
+        if is_deposed || shift.has_recorded() {
             tracing::debug!(class, partition = index, %term, reason, "the partition's calls are left to its leader");
             return End::Deposed;
         }

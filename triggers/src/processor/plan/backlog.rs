@@ -322,13 +322,13 @@ impl<K: Copy + Ord + Debug, L: Clone + Ord + Debug, R> Backlog<K, L, R> {
         })
     }
 
-    /// What was under way did not take place, and nothing of its lane will until then: its rows go back to where they were. Whether
-    /// the lane was not held already.
-    pub(in crate::processor) fn hold(&mut self, key: K, until: Timestamp) -> bool {
-        let Some(row) = self.rows.remove(&key) else { return false };
+    /// What was under way did not take place, and nothing of its lane will until then: its rows go back to where they were. How
+    /// often that has come to pass since the lane was open; none if it is held already.
+    pub(in crate::processor) fn hold(&mut self, key: K, until: Timestamp) -> Option<u32> {
+        let row = self.rows.remove(&key)?;
         self.out -= usize::from(row.state == State::Out);
         let lane = row.lane;
-        let Some(found) = self.lanes.get_mut(&lane) else { return false };
+        let found = self.lanes.get_mut(&lane)?;
         found.out -= usize::from(row.state == State::Out);
         found.here -= 1;
         let is_news = !matches!(found.gate, Gate::Held(_));
@@ -344,7 +344,7 @@ impl<K: Copy + Ord + Debug, L: Clone + Ord + Debug, R> Backlog<K, L, R> {
                 until
             }
         };
-        let until = until.max(before);
+        let (until, times) = (until.max(before), found.holds);
         found.gate = Gate::Held(until);
         self.holds.insert((until, lane.clone()));
         for key in &back {
@@ -354,7 +354,7 @@ impl<K: Copy + Ord + Debug, L: Clone + Ord + Debug, R> Backlog<K, L, R> {
         if let Some(first) = back.first() {
             self.skip(&lane, *first);
         }
-        is_news
+        is_news.then_some(times)
     }
 
     /// What was under way did not take place, for reasons of its own and not of its lane: it goes back to where it was, behind the
@@ -419,6 +419,16 @@ impl<K: Copy + Ord + Debug, L: Clone + Ord + Debug, R> Backlog<K, L, R> {
         let here = self.rows.keys().next().copied();
         let skipped = self.marks.first().map(|(mark, _)| *mark);
         here.into_iter().chain(skipped).chain(self.unread).min()
+    }
+
+    /// How many are under way, or have ended and are in the view still.
+    pub(in crate::processor) fn begun(&self) -> usize {
+        self.rows.values().filter(|row| row.state != State::Waiting).count()
+    }
+
+    /// Lanes that are not open.
+    pub(in crate::processor) fn held(&self) -> usize {
+        self.lanes.values().filter(|lane| lane.gate != Gate::Open).count()
     }
 
     /// How many are under way.

@@ -12,7 +12,9 @@ use super::backlog::{Allowed, Backlog, Bounds, Found, Rows};
 use super::proposals::Ending;
 use super::{Attempted, Dispatch, Effect, Home, Note, Now, Page, Unread, doubled, micros};
 use crate::invoker::{Answer, Failure};
-use crate::processor::limits::{READ_PAUSE, REASON_BYTES, SHARE, SHORTEST_HOLD, WAITING_BYTES};
+use crate::processor::limits::{
+    READ_PAUSE, REASON_BYTES, SHARE, SHORTEST_HOLD, SUSPENDED_PAUSE, WAITING_BYTES,
+};
 use crate::processor::settings::Settings;
 
 /// What calls wait for together.
@@ -104,6 +106,16 @@ impl Calls {
     /// No row is due before; none if there is no row.
     pub(super) fn first_due(&self) -> Option<Timestamp> {
         self.backlog.lowest().map(|key| key.due)
+    }
+
+    /// Functions of which no calls are made for now, or single ones to see.
+    pub(super) fn held(&self) -> usize {
+        self.backlog.held()
+    }
+
+    /// Calls that are being made, or have been and are not settled.
+    pub(super) fn begun(&self) -> usize {
+        self.backlog.begun()
     }
 
     /// Calls that are being made.
@@ -207,10 +219,9 @@ impl Calls {
         let attempts = row.attempt.saturating_add(1);
         let (is_answered, verdict) = match judge(now, result, took) {
             Judged::Held { pause, reason } => {
-                let is_news = self.backlog.hold(key, now.after(pause));
-                return is_news
-                    .then_some(Note::Held { row, pause, reason })
-                    .map_or(Came::Nothing, Came::Held);
+                let times = self.backlog.hold(key, now.after(pause));
+                let note = times.map(|times| Note::Held { row, pause, reason, is_first: times == 1 });
+                return note.map_or(Came::Nothing, Came::Held);
             }
             Judged::Ended(finished) => (true, Verdict::Ended(finished)),
             Judged::Failed { reason, .. } if attempts < settings.trigger_max_attempts => {
@@ -289,6 +300,10 @@ fn judge(now: Now, result: Result<Answer, Failure>, took: Duration) -> Judged {
         Err(Failure::Held { until, reason }) => {
             let pause = until.saturating_duration_since(now.at).max(SHORTEST_HOLD);
             Judged::Held { pause, reason }
+        }
+        // Somebody has said so for now, and will say when that is over.
+        Err(failure @ (Failure::Disabled { .. } | Failure::Standby { .. })) => {
+            Judged::Held { pause: SUSPENDED_PAUSE, reason: brief(failure.to_string()) }
         }
         Err(
             failure @ (Failure::NoClass { .. }

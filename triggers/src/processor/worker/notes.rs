@@ -92,16 +92,20 @@ fn of_call(home: &Home, meters: &Meters, logs: bool, note: Note) {
                 );
             }
         }
-        Note::Held { row, pause, reason } => {
+        Note::Held { row, pause, reason, is_first } => {
             let target = target(&row);
-            tracing::debug!(
-                class,
-                partition = index,
-                target,
-                ?pause,
-                reason,
-                "calls of a function are held back"
-            );
+            if is_first {
+                tracing::info!(class, partition = index, target, reason, "calls of a function wait");
+            } else {
+                tracing::debug!(
+                    class,
+                    partition = index,
+                    target,
+                    ?pause,
+                    reason,
+                    "calls of a function still wait"
+                );
+            }
         }
         _ => {}
     }

@@ -19,7 +19,7 @@ use crate::metrics::{Backlog, InFlight, Meters};
 use crate::post::PostError;
 use crate::processor::clock::Clock;
 use crate::processor::limits::{ANNOUNCED, DELIVER_WITHIN, FEED, GAUGES};
-use crate::processor::payload;
+use crate::processor::payload::{self, Manner};
 use crate::processor::plan::{
     Attempted, Deliver, Dispatch, Effect, Home, LetterPage, Message, Now, Page, Plan, Room, Unread,
     deliveries,
@@ -106,8 +106,20 @@ impl<I: Invoker> Shift<I> {
     }
 
     /// Ends all that is under way, and returns when that is so.
-    pub(super) async fn end(mut self) {
+    pub(super) async fn end(&mut self) {
         self.tasks.shutdown().await;
+    }
+
+    /// Another leads: what came of calls and is not recorded, or would still have come, does not count any more.
+    pub(super) fn count_lost(&mut self) {
+        // Some may have been recorded before, and nobody has looked yet.
+        let now = self.hand_over(&mut Vec::new());
+        for effect in self.plan.effects(now) {
+            if matches!(effect, Effect::Note(_)) {
+                self.perform(effect);
+            }
+        }
+        self.meters.stale(self.plan.begun() as u64);
     }
 
     /// Works until nothing more can be done in this term; why.
@@ -140,7 +152,7 @@ impl<I: Invoker> Shift<I> {
                     Ok(()) => messages.push(Message::Settings(self.settings.borrow_and_update().clone())),
                     Err(_) => return "its options are not told any more".to_owned(),
                 },
-                _ = gauges.tick() => self.gauge(),
+                _ = gauges.tick() => messages.push(self.gauge()),
             }
         }
     }
@@ -275,13 +287,13 @@ impl<I: Invoker> Shift<I> {
     fn call(&mut self, dispatch: Dispatch, payload: Bytes) {
         let means = Arc::clone(&self.means);
         let home = Arc::clone(&self.home);
-        let settings = self.settings.borrow().clone();
+        let manner = Manner::from(&*self.settings.borrow());
         let announces = self.announces(&dispatch);
         let chance = self.chance_of(&dispatch);
         let under_way: InFlight = self.meters.dispatched();
         self.tasks.spawn(async move {
             let Dispatch { key, row, .. } = dispatch;
-            let call = payload::call(&home, key, &row, payload.clone(), &settings);
+            let call = payload::call(&home, key, &row, payload.clone(), manner);
             if announces && let Some(announce) = &means.announce {
                 announce.announce(&call);
             }
@@ -337,7 +349,8 @@ impl<I: Invoker> Shift<I> {
         });
     }
 
-    fn gauge(&mut self) {
+    /// Shows how much there is; the plan is to know of the dead letters.
+    fn gauge(&mut self) -> Message {
         let header = self.partition.view().header();
         let now = self.clock.now(header.time, Timestamp::now(), Instant::now());
         // Until the outbox has been read from its beginning the first one is not known.
@@ -347,8 +360,10 @@ impl<I: Invoker> Shift<I> {
             rows: header.calls.outbox_rows,
             bytes: header.calls.outbox_bytes,
             age: std::time::Duration::from_micros(late),
+            held: self.plan.held() as u64,
             dead_letters: header.calls.dead_letters,
             deliveries: header.calls.deliveries,
         });
+        Message::DeadLetters(header.calls.dead_letter_bytes)
     }
 }

@@ -40,6 +40,7 @@ fn doing() -> impl Strategy<Value = Doing> {
         2 => Just(Doing::Fails),
         2 => (0..500_u64).prop_map(Doing::IsHeld),
         1 => Just(Doing::IsMissing),
+        1 => Just(Doing::IsDisabled),
         1 => Just(Doing::IsUnread),
         1 => Just(Doing::IsGone),
     ]

@@ -8,6 +8,7 @@ use odgm_replication::ProposeError;
 
 use super::super::{Effect, Message, Note, Room};
 use super::world::{Doing, ELSEWHERE, Pending, Recording, Taking, World};
+use crate::processor::limits::LETTERS;
 use crate::processor::settings::Settings;
 
 fn world(settings: Settings) -> World {
@@ -46,7 +47,9 @@ fn told(world: &mut World) -> Vec<String> {
         }
         Note::Retried { row, reason, .. } => format!("{} is tried again: {reason}", row.target.function),
         Note::Dead { row, reason, .. } => format!("{} is dead: {reason}", row.target.function),
-        Note::Held { row, pause, .. } => format!("{} is held for {pause:?}", row.target.function),
+        Note::Held { row, pause, is_first, .. } => {
+            format!("{} is {}held for {pause:?}", row.target.function, if is_first { "" } else { "still " })
+        }
         Note::Unread { row, reason, is_first, .. } => {
             format!("{} is unread{}: {reason}", row.target.function, if is_first { " at first" } else { "" })
         }
@@ -397,6 +400,63 @@ fn dead_letters_beyond_their_bounds_are_dropped_the_oldest_first() {
     assert_eq!(dropped.len(), 2, "{dropped:?}");
     assert!(dropped[0].ends_with("dead letters are kept for 3600000 ms (dead_letter_age_ms)"));
     assert!(world.dead.is_empty());
+}
+
+#[test]
+fn dead_letters_stay_within_their_bounds_however_many_come() {
+    let settings = Settings { dead_letter_bytes: 10_000, ..Settings::default() };
+    let mut world = world(settings);
+    settle(&mut world);
+    world.functions.insert(0, Doing::IsMissing);
+    for _ in 0..20 {
+        world.write(&vec![0; 1_000]);
+        settle(&mut world);
+        let bytes = 100 * world.dead.len() as u64;
+        world.tell(Message::DeadLetters(bytes));
+        settle(&mut world);
+        assert_eq!(world.dead.len(), 100, "no time has passed at all");
+    }
+    let dropped = |line: &String| line.split(" dropped: ").next()?.parse::<usize>().ok();
+    assert_eq!(told(&mut world).iter().filter_map(dropped).sum::<usize>(), 20 * 1_000 - 100);
+    let letters = Settings { dead_letter_bytes: 0, ..Settings::default() };
+    world.write(&vec![0; 3 * LETTERS]);
+    settle(&mut world);
+    world.change(letters);
+    world.tell(Message::DeadLetters(1));
+    settle(&mut world);
+    assert!(world.dead.is_empty());
+    let records: Vec<_> = told(&mut world).iter().filter_map(dropped).collect();
+    assert!(records.iter().all(|letters| *letters <= LETTERS), "{records:?}");
+}
+
+#[test]
+fn a_function_that_is_disabled_or_on_standby_is_waited_for() {
+    let mut world = started();
+    world.functions.insert(0, Doing::IsDisabled);
+    world.write(&[0; 3]);
+    settle(&mut world);
+    world.pass(Duration::from_secs(1));
+    settle(&mut world);
+    assert_eq!(told(&mut world), ["f0 is held for 1s", "f0 is still held for 1s"]);
+    assert_eq!((world.plan.held(), world.dead.len()), (1, 0));
+    world.functions.clear();
+    world.pass(Duration::from_secs(1));
+    settle(&mut world);
+    assert!(world.outbox.is_empty());
+    assert_eq!((world.plan.held(), world.outcomes.len()), (0, 3));
+}
+
+#[test]
+fn what_a_deposed_leader_has_under_way_is_lost() {
+    let mut world = started();
+    world.write(&[0, 1, 2]);
+    world.decide();
+    assert_eq!(world.plan.begun(), 3);
+    world.advance(0);
+    let Some(Pending::Proposal(id, _)) = world.pending.pop() else { panic!("a proposal") };
+    let answer = Err(ProposeError::NotLeader { leader: None });
+    world.plan.handle(world.now, Message::Proposed { id, answer });
+    assert_eq!(world.plan.begun(), 3, "one that was refused, and two that are not answered");
 }
 
 #[test]

@@ -17,6 +17,7 @@ use super::super::{
     Unread,
 };
 use crate::invoker::{Answer, Failure};
+use crate::processor::limits::LETTERS;
 use crate::processor::settings::Settings;
 
 /// What a function does when it is called.
@@ -33,6 +34,8 @@ pub(super) enum Doing {
     BreaksAtLength,
     /// There is none.
     IsMissing,
+    /// Somebody has disabled it.
+    IsDisabled,
     /// The records that ask for it cannot be read here.
     IsUnread,
     /// And never will be.
@@ -225,7 +228,7 @@ impl World {
         self.tell(Message::Settings(settings));
     }
 
-    fn tell(&mut self, message: Message) {
+    pub(super) fn tell(&mut self, message: Message) {
         let queued = std::mem::take(&mut self.feed);
         let missed = std::mem::take(&mut self.missed);
         self.plan.handle(self.now, Message::Fed { queued, missed });
@@ -305,16 +308,16 @@ impl World {
             Pending::DeliveriesPage(page) => self.tell(Message::Deliveries(Ok(page))),
             Pending::Letters(after) => {
                 let from = after.map_or(std::ops::Bound::Unbounded, std::ops::Bound::Excluded);
-                let range = self.dead.range((from, std::ops::Bound::Unbounded)).take(64);
+                let mut range = self.dead.range((from, std::ops::Bound::Unbounded));
                 let seen = |(place, letter): (&Place, &Letter)| LetterSeen {
                     place: *place,
                     died: letter.died,
                     bytes: 100,
                 };
-                let letters = range.map(seen);
-                let letters = letters.collect();
+                let letters = range.by_ref().take(LETTERS).map(seen).collect();
+                let has_more = range.next().is_some();
                 let total_bytes = 100 * self.dead.len() as u64;
-                self.tell(Message::Letters(Ok(LetterPage { letters, total_bytes })));
+                self.tell(Message::Letters(Ok(LetterPage { letters, has_more, total_bytes })));
             }
             Pending::Deliver(deliver) => self.deliver(&deliver),
             Pending::Proposal(id, payload) => match self.recording {
@@ -355,6 +358,10 @@ impl World {
                 Ok(Answer { status: Status::SystemError, payload: "long".into(), ..Answer::default() })
             }
             Doing::IsMissing => Err(Failure::NoClass { class: "home".into() }),
+            Doing::IsDisabled => {
+                self.begun.remove(&(dispatch.key, dispatch.row.generation, dispatch.row.attempt));
+                Err(Failure::Disabled { class: "home".into(), function: "f".into() })
+            }
             Doing::IsUnread | Doing::IsGone => unreachable!("it was not called"),
             Doing::IsHeld(millis) => {
                 self.begun.remove(&(dispatch.key, dispatch.row.generation, dispatch.row.attempt));

@@ -144,12 +144,16 @@ fn unreadable(partition: &Partition, offset: Offset, error: SourceError) -> Read
     // In this order: it comes to be whole between the two, and then its log begins with what is kept.
     let kept = partition.missing_from();
     let first = partition.bounds().first;
-    let is_missing = matches!(error, SourceError::Missing { .. }) && offset < first;
-    if is_missing && kept.is_none_or(|kept| offset < kept) {
+    if matches!(error, SourceError::Missing { .. }) && is_gone(offset, first, kept) {
         ReadError::Gone { offset, first }
     } else {
         error.into()
     }
+}
+
+/// Whether no replica has a record, where this one's log begins with `first` and, if it is no whole copy, should begin with `kept`.
+fn is_gone(offset: Offset, first: Offset, kept: Option<Offset>) -> bool {
+    offset < first && kept.is_none_or(|kept| offset < kept)
 }
 
 /// The row of an outcome that is to be delivered, with the answer; none if it is no more.
@@ -162,5 +166,20 @@ fn after(key: RowKey) -> RowKey {
     match key.index.checked_add(1) {
         Some(index) => RowKey { index, ..key },
         None => RowKey { offset: Offset(key.offset.0.saturating_add(1)), index: 0, ..key },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_is_gone_only_if_nobody_has_it() {
+        let gone =
+            |offset, first, kept: Option<u64>| is_gone(Offset(offset), Offset(first), kept.map(Offset));
+        assert!(gone(50, 100, None), "all replicas trim at the same place");
+        assert!(!gone(50, 100, Some(50)), "it is still to be fetched");
+        assert!(gone(49, 100, Some(50)));
+        assert!(!gone(50, 1, None), "it has come meanwhile");
     }
 }

@@ -190,8 +190,14 @@ impl Calling {
     fn begin(manager: &Arc<Manager>, settings: Calls, stop: &CancellationToken) -> Result<Self, NodeError> {
         let session = manager.sessions().map(|sessions| sessions.first());
         // Declaring may wait for other nodes.
-        let open =
-            |session| block_in_place(|| Ok((Remote::open(session, manager)?, Announcer::open(session)?)));
+        let open = |session| {
+            block_in_place(|| {
+                Ok((
+                    Remote::open(session, manager, settings.functions.answer_bytes)?,
+                    Announcer::open(session)?,
+                ))
+            })
+        };
         let over_zenoh = session.map(open).transpose().map_err(NodeError::Zenoh)?;
         let (remote, announcer) = over_zenoh.unzip();
         let catalogue = Arc::new(ConfirmedCatalogue::new(Arc::clone(manager)));

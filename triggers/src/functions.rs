@@ -29,6 +29,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 pub use self::breaker::BreakerState;
 pub use self::endpoint::EndpointState;
+pub use self::exchange::too_large;
 pub use self::message::{Message, answer};
 pub use self::route::{Address, Route};
 pub use self::settings::{BreakerSettings, HealthSettings, Settings};

@@ -99,10 +99,15 @@ fn read(status: &Status, said: i32, answer_bytes: usize) -> Result<Failure, Stri
     }
     // tonic's word for a message that is too large. Another attempt would give the same.
     if status.code() == Code::OutOfRange {
-        let message = format!("its answer is too large; expected at most {answer_bytes} bytes");
-        return Ok(Failure::Refused { code: Code::OutOfRange as i32, message });
+        return Ok(too_large(answer_bytes));
     }
     Ok(Failure::Garbled { reason: shortened(status.message()) })
+}
+
+/// An answer that is larger than that is not taken in.
+pub fn too_large(answer_bytes: usize) -> Failure {
+    let message = format!("its answer is too large; expected at most {answer_bytes} bytes");
+    Failure::Refused { code: Code::OutOfRange as i32, message }
 }
 
 /// Whether a request was not sent, or not looked at, by what tonic made of it.

@@ -21,6 +21,9 @@ pub(super) const LANES: usize = 16_384;
 /// outcomes that are to be delivered.
 pub(super) const WAITING_BYTES: usize = 1 << 20;
 
+/// How often a payload that is under way is in memory: as its record has it, and as it is sent.
+pub(super) const PAYLOAD_COPIES: usize = 2;
+
 /// Rows that are read at once.
 pub(super) const PAGE: usize = 256;
 

@@ -1,5 +1,6 @@
 //! The task of one partition: while this node leads it, it does what the plan says.
 
+mod loading;
 mod notes;
 mod shift;
 
@@ -10,6 +11,7 @@ use odgm_replication::{Partition, ReadError};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+pub(super) use self::loading::Room;
 use self::shift::Shift;
 use super::limits::RESTART_PAUSE;
 use super::plan::{Home, doubled};
@@ -22,6 +24,8 @@ pub(super) struct Means<I> {
     pub(super) invoker: Arc<I>,
     pub(super) post: Arc<dyn Post>,
     pub(super) announce: Option<Arc<dyn Announce>>,
+    /// For what calls are called with.
+    pub(super) room: Arc<Room>,
 }
 
 /// How a term's work has ended.

@@ -5,7 +5,7 @@ use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use odgm_log::body::calls::{Place, RowKey};
+use odgm_log::body::calls::{Place as Where, RowKey};
 use odgm_log::{Payload, Term, Timestamp};
 use odgm_projections::{DeliveryRow, OutboxRow};
 use odgm_replication::{Answer as Proposed, Feed, Partition};
@@ -13,6 +13,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior};
 
+use super::loading::{self, Loaded, Place, Rest};
 use super::{Means, notes};
 use crate::invoker::{Failure, Invoker};
 use crate::metrics::{Backlog, InFlight, Meters};
@@ -30,13 +31,14 @@ use crate::processor::settings::Settings;
 /// What a task has come back with.
 enum Done {
     Attempted(Attempted),
-    /// Calls with what they are called with, or why that is not known.
-    Loaded(Vec<(Dispatch, Result<Bytes, ReadError>)>),
+    Loaded(Loaded),
+    /// There is room for the first of these.
+    Room(Option<Place>, Vec<Dispatch>),
     Outbox(Result<Page<RowKey, OutboxRow>, ReadError>),
-    Deliveries(Result<Page<Place, DeliveryRow>, ReadError>),
+    Deliveries(Result<Page<Where, DeliveryRow>, ReadError>),
     Letters(Result<LetterPage, ReadError>),
     Delivered {
-        place: Place,
+        place: Where,
         answer: Result<(), PostError>,
     },
 }
@@ -135,7 +137,10 @@ impl<I: Invoker> Shift<I> {
                 }
                 self.perform(effect);
             }
-            self.load();
+            let unloaded = std::mem::take(&mut self.unloaded);
+            if !unloaded.is_empty() {
+                self.load(unloaded, None);
+            }
             // Without one it waits for what happens.
             let wake = self.plan.wake();
             let until = wake.map_or_else(Instant::now, |wake| self.clock.moment_of(wake));
@@ -200,6 +205,11 @@ impl<I: Invoker> Shift<I> {
                     next = self.tasks.try_join_next();
                     continue;
                 }
+                Done::Room(place, dispatches) => {
+                    self.load(dispatches, place);
+                    next = self.tasks.try_join_next();
+                    continue;
+                }
                 Done::Outbox(page) => Message::Outbox(page.map_err(reason)),
                 Done::Deliveries(page) => Message::Deliveries(page.map_err(reason)),
                 Done::Letters(page) => Message::Letters(page.map_err(reason)),
@@ -211,11 +221,15 @@ impl<I: Invoker> Shift<I> {
         Ok(())
     }
 
-    /// Makes calls of which it is known now what they are called with.
-    fn loaded(&mut self, loaded: Vec<(Dispatch, Result<Bytes, ReadError>)>, messages: &mut Vec<Message>) {
-        for (dispatch, payload) in loaded {
+    /// Makes calls of which it is known now what they are called with; the others wait for room.
+    fn loaded(&mut self, loaded: Loaded, messages: &mut Vec<Message>) {
+        if let Some(Rest { dispatches, wanted }) = loaded.rest {
+            let means = Arc::clone(&self.means);
+            self.tasks.spawn(async move { Done::Room(means.room.enter(wanted).await, dispatches) });
+        }
+        for (dispatch, payload) in loaded.calls {
             match payload {
-                Ok(payload) => self.call(dispatch, payload),
+                Ok((payload, place)) => self.call(dispatch, payload, place),
                 Err(error) => messages.push(Message::Unread(Unread {
                     key: dispatch.key,
                     is_gone: error.is_final(),
@@ -228,7 +242,11 @@ impl<I: Invoker> Shift<I> {
     fn perform(&mut self, effect: Effect) {
         match effect {
             Effect::Dispatch(Dispatch { key, row, payload: Some(payload) }) => {
-                self.call(Dispatch { key, row, payload: None }, payload);
+                let dispatch = Dispatch { key, row, payload: None };
+                match self.means.room.try_enter(payload.len()) {
+                    Some(place) => self.call(dispatch, payload, place),
+                    None => self.unloaded.push(dispatch),
+                }
             }
             Effect::Dispatch(dispatch) => self.unloaded.push(dispatch),
             Effect::ReadOutbox { from, until } => {
@@ -268,23 +286,14 @@ impl<I: Invoker> Shift<I> {
         });
     }
 
-    /// Reads what calls are called with, all at once.
-    fn load(&mut self) {
-        if self.unloaded.is_empty() {
-            return;
-        }
-        let dispatches = std::mem::take(&mut self.unloaded);
-        let partition = Arc::clone(&self.partition);
-        self.tasks.spawn_blocking(move || {
-            let load = |dispatch: Dispatch| {
-                let payload = reading::payload(&partition, &dispatch);
-                (dispatch, payload)
-            };
-            Done::Loaded(dispatches.into_iter().map(load).collect())
-        });
+    /// Reads what calls are called with, as many of them at once as there is room for.
+    fn load(&mut self, dispatches: Vec<Dispatch>, first: Option<Place>) {
+        let (partition, means) = (Arc::clone(&self.partition), Arc::clone(&self.means));
+        self.tasks
+            .spawn_blocking(move || Done::Loaded(loading::read(&partition, &means.room, dispatches, first)));
     }
 
-    fn call(&mut self, dispatch: Dispatch, payload: Bytes) {
+    fn call(&mut self, dispatch: Dispatch, payload: Bytes, place: Place) {
         let means = Arc::clone(&self.means);
         let home = Arc::clone(&self.home);
         let manner = Manner::from(&*self.settings.borrow());
@@ -301,7 +310,7 @@ impl<I: Invoker> Shift<I> {
             let began = Instant::now();
             let invoked = tokio::time::timeout(call.timeout, means.invoker.invoke(&call)).await;
             let result = invoked.unwrap_or(Err(Failure::Timeout { after: call.timeout }));
-            drop(under_way);
+            drop((under_way, place));
             Done::Attempted(Attempted { key, payload, took: began.elapsed(), result, chance })
         });
     }
@@ -314,7 +323,10 @@ impl<I: Invoker> Shift<I> {
     }
 
     fn note_announced(&mut self, attempted: &Attempted) {
-        let is_held = matches!(attempted.result, Err(Failure::Held { .. }));
+        let is_held = matches!(
+            attempted.result,
+            Err(Failure::Held { .. } | Failure::Disabled { .. } | Failure::Standby { .. })
+        );
         if is_held && self.means.announce.is_some() && self.announced.len() < ANNOUNCED {
             self.announced.insert(attempted.key);
         }

@@ -116,12 +116,13 @@ impl<I: Invoker> Shift<I> {
     pub(super) fn count_lost(&mut self) {
         // Some may have been recorded before, and nobody has looked yet.
         let now = self.hand_over(&mut Vec::new());
+        self.meters.stale(self.plan.begun() as u64);
+        // Nothing more is begun; what is known now is told.
         for effect in self.plan.effects(now) {
             if matches!(effect, Effect::Note(_)) {
                 self.perform(effect);
             }
         }
-        self.meters.stale(self.plan.begun() as u64);
     }
 
     /// Works until nothing more can be done in this term; why.

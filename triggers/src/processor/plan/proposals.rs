@@ -110,7 +110,7 @@ impl Ending {
             Verdict::Ended(finished) => shed(finished),
             Verdict::Retry { .. } => {}
             Verdict::Dead { finished: Some(finished), .. } if !finished.payload.0.is_empty() => {
-                shed(finished)
+                shed(finished);
             }
             Verdict::Dead { payload, .. } => *payload = None,
         }

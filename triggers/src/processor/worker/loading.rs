@@ -19,9 +19,12 @@ pub(in crate::processor) struct Room {
 /// What a call takes of it, as long as it is under way.
 pub(super) type Place = OwnedSemaphorePermit;
 
+/// What a call is called with and its place, or why that is not known.
+pub(super) type Payload = Result<(Bytes, Place), ReadError>;
+
 /// Calls with what they are called with, or why that is not known.
 pub(super) struct Loaded {
-    pub(super) calls: Vec<(Dispatch, Result<(Bytes, Place), ReadError>)>,
+    pub(super) calls: Vec<(Dispatch, Payload)>,
     /// Those for which there was no room.
     pub(super) rest: Option<Rest>,
 }

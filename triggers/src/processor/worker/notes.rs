@@ -21,14 +21,10 @@ pub(super) fn is_of_trigger(row: &OutboxRow) -> bool {
 /// Counts it, and tells of it; of how calls of triggers end, if `logs`.
 pub(super) fn take(home: &Home, meters: &Meters, logs: bool, note: Note) {
     match note {
-        Note::Ended { .. }
-        | Note::Retried { .. }
-        | Note::Dead { .. }
-        | Note::Stale { .. }
-        | Note::Unread { .. }
-        | Note::Held { .. } => {
+        Note::Ended { .. } | Note::Retried { .. } | Note::Dead { .. } | Note::Stale { .. } => {
             of_call(home, meters, logs, note);
         }
+        Note::Unread { .. } | Note::Held { .. } => of_waiting(home, meters, note),
         Note::Arrived(_) | Note::Waits { .. } | Note::Undeliverable { .. } => of_delivery(home, meters, note),
         Note::Discarded { .. } | Note::Refused { .. } | Note::Unreadable { .. } => of_partition(home, note),
     }
@@ -69,6 +65,13 @@ fn of_call(home: &Home, meters: &Meters, logs: bool, note: Note) {
             meters.stale(1);
             tracing::debug!(class, partition = index, %offset, place, "what came of a call was known already");
         }
+        _ => {}
+    }
+}
+
+fn of_waiting(home: &Home, meters: &Meters, note: Note) {
+    let Home { class, index, .. } = home;
+    match note {
         Note::Unread { key, row, reason, is_first } => {
             meters.unread();
             let (call, target) = (name(home, key, &row), target(&row));

@@ -238,6 +238,7 @@ mod tests {
         assert_eq!(format!("{:#?}", config.store), format!("{expected:#?}"));
         assert_eq!((config.port, config.limits.request_bytes, config.limits.id_bytes), (8080, 4 << 20, 160));
         assert_eq!(config.calls.processor, odgm_triggers::processor::Settings::default());
+        assert_eq!(config.calls.functions, odgm_triggers::functions::Settings::default());
     }
 
     #[test]

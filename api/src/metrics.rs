@@ -4,7 +4,7 @@
 //! values there were, and their sum.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use metrics::{
@@ -13,7 +13,8 @@ use metrics::{
 use odgm_proto::odgm::v1;
 use parking_lot::RwLock;
 
-/// Figures that are kept, labels told apart. Beyond them nothing new is counted.
+/// Figures that are kept, labels told apart. Beyond them those of partitions that are not worked on here any more give way to new ones,
+/// and if there are none nothing new is counted.
 const MAX_FIGURES: usize = 10_000;
 
 static RECORDED: OnceLock<Recorded> = OnceLock::new();
@@ -50,12 +51,16 @@ fn named<'a>(name: &str, labels: impl Iterator<Item = (&'a str, &'a str)>) -> St
 struct Recorded {
     figures: Arc<RwLock<BTreeMap<String, Figure>>>,
     help: Arc<RwLock<BTreeMap<String, String>>>,
+    /// Whether it has been said that something is not counted.
+    is_full: Arc<AtomicBool>,
 }
 
 /// One figure, and the name without its labels.
 struct Figure {
     name: String,
     value: Value,
+    /// Whether it is one of a partition, and so may come to an end.
+    is_of_partition: bool,
 }
 
 #[derive(Clone)]
@@ -64,6 +69,17 @@ enum Value {
     /// The bits of a floating-point number.
     Gauge(Arc<AtomicU64>),
     Summary(Arc<Summary>),
+}
+
+impl Figure {
+    /// Whether somebody still counts, or may again without asking for it anew.
+    fn is_used(&self) -> bool {
+        let holders = match &self.value {
+            Value::Counter(bits) | Value::Gauge(bits) => Arc::strong_count(bits),
+            Value::Summary(summary) => Arc::strong_count(summary),
+        };
+        !self.is_of_partition || holders > 1
+    }
 }
 
 /// How many values there were, and the bits of their sum.
@@ -89,9 +105,20 @@ impl Recorded {
         }
         let mut figures = self.figures.write();
         if figures.len() >= MAX_FIGURES && !figures.contains_key(&full) {
+            figures.retain(|_, figure| figure.is_used());
+        }
+        if figures.len() >= MAX_FIGURES && !figures.contains_key(&full) {
+            if !self.is_full.swap(true, Ordering::Relaxed) {
+                tracing::warn!(
+                    figure = full,
+                    most = MAX_FIGURES,
+                    "there are too many figures: new ones are not counted"
+                );
+            }
             return new();
         }
-        let new = || Figure { name: key.name().to_owned(), value: new() };
+        let is_of_partition = key.labels().any(|label| label.key() == "partition");
+        let new = || Figure { name: key.name().to_owned(), value: new(), is_of_partition };
         figures.entry(full).or_insert_with(new).value.clone()
     }
 
@@ -202,5 +229,23 @@ mod tests {
             }
         });
         assert_eq!(recorded.list().len(), MAX_FIGURES);
+    }
+
+    #[test]
+    fn partitions_that_are_not_worked_on_any_more_make_room_for_others() {
+        let recorded = Recorded::default();
+        metrics::with_local_recorder(&recorded, || {
+            let of = |n: usize| metrics::counter!("n", "partition" => n.to_string());
+            metrics::counter!("total").increment(1);
+            let used = of(0);
+            (1..MAX_FIGURES - 1).for_each(|n| of(n).increment(1));
+            assert_eq!(recorded.list().len(), MAX_FIGURES);
+            let new = of(MAX_FIGURES);
+            used.increment(1);
+            new.increment(2);
+        });
+        let lines: Vec<_> = recorded.list().into_iter().map(|m| format!("{} {}", m.name, m.value)).collect();
+        let new = format!("n{{partition=\"{MAX_FIGURES}\"}} 2");
+        assert_eq!(lines, ["n{partition=\"0\"} 1", new.as_str(), "total 1"]);
     }
 }

@@ -10,7 +10,7 @@ use odgm_log::store::SyncError;
 use odgm_replication::{CatalogueError, Manager, OpenError};
 use odgm_triggers::functions::Functions;
 use odgm_triggers::processor::Processor;
-use odgm_triggers::{Announce, Catalogue};
+use odgm_triggers::{Announce, ConfirmedCatalogue};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::{JoinHandle, block_in_place};
@@ -190,18 +190,24 @@ impl Calling {
     fn begin(manager: &Arc<Manager>, settings: Calls, stop: &CancellationToken) -> Result<Self, NodeError> {
         let session = manager.sessions().map(|sessions| sessions.first());
         // Declaring may wait for other nodes.
-        let open =
-            |session| block_in_place(|| Ok((Remote::open(session, manager)?, Announcer::open(session)?)));
+        let open = |session| {
+            block_in_place(|| {
+                Ok((
+                    Remote::open(session, manager, settings.functions.answer_bytes)?,
+                    Announcer::open(session)?,
+                ))
+            })
+        };
         let over_zenoh = session.map(open).transpose().map_err(NodeError::Zenoh)?;
         let (remote, announcer) = over_zenoh.unzip();
-        let catalogue: Arc<dyn Catalogue> = Arc::<Manager>::clone(manager);
+        let catalogue = Arc::new(ConfirmedCatalogue::new(Arc::clone(manager)));
         let remote = remote.map(Arc::new);
         let called = remote.clone().map(|remote| remote as Arc<dyn odgm_triggers::Remote>);
-        let functions = Functions::new(catalogue, called, settings.functions);
+        let functions = Functions::new(Arc::clone(&catalogue) as _, called, settings.functions);
         let processor = Processor::start(
             Arc::clone(manager),
             Arc::clone(&functions),
-            Arc::new(Post(Arc::clone(manager))),
+            Arc::new(Post { manager: Arc::clone(manager), catalogue }),
             announcer.map(|announcer| Arc::new(announcer) as Arc<dyn Announce>),
             settings.processor,
             stop.child_token(),

@@ -351,6 +351,15 @@ impl Manager {
         self.catalogue.confirm(Consistency::Linearizable).await
     }
 
+    /// What the catalogue says of a collection, as far as this node has the catalogue; what runs here follows it a moment later. None
+    /// if it names no such collection.
+    ///
+    /// # Errors
+    /// [`OpenError`], if the catalogue cannot be read.
+    pub fn definition(&self, name: &str) -> Result<Option<Definition>, OpenError> {
+        Ok(self.read_catalogue()?.collections.remove(name).map(|placed| placed.definition))
+    }
+
     pub(crate) fn read_catalogue(&self) -> Result<Catalogue, OpenError> {
         let object = self.catalogue.view().object(crate::catalogue::OBJECT)?;
         Ok(Catalogue::read(object.as_ref())?)

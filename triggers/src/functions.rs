@@ -23,35 +23,24 @@ mod settings;
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
-use odgm_replication::{Definition, Manager};
-use tokio::time::{Instant, timeout_at};
+use odgm_log::body::Target;
+use odgm_replication::Definition;
+use tokio::time::{Instant, timeout, timeout_at};
 
 pub use self::breaker::BreakerState;
 pub use self::endpoint::EndpointState;
+pub use self::exchange::too_large;
 pub use self::message::{Message, answer};
 pub use self::route::{Address, Route};
 pub use self::settings::{BreakerSettings, HealthSettings, Settings};
 
 use self::exchange::{Unanswered, exchange};
 use self::registry::Registry;
-use self::settings::{LONGEST_CALL, SENDS};
+pub(crate) use self::settings::{CONFIRM_WITHIN, CONFIRMED_CLASSES};
+use self::settings::{FOLLOW_PAUSE, LONGEST_CALL, SENDS, UNCONFIRMED_PAUSE};
 use crate::call::Call;
+use crate::catalogue::Catalogue;
 use crate::invoker::{Answer, Failure, Invoker};
-
-/// Where the definitions of classes are looked up.
-pub trait Catalogue: Send + Sync + 'static {
-    /// Shows the definition of a class as it is now; none if there is no such class, or it is not known here.
-    fn look_up(&self, class: &str, see: &mut dyn FnMut(Option<&Definition>));
-}
-
-impl Catalogue for Manager {
-    fn look_up(&self, class: &str, see: &mut dyn FnMut(Option<&Definition>)) {
-        match self.collection(class) {
-            Some(collection) => see(Some(collection.definition())),
-            None => see(None),
-        }
-    }
-}
 
 /// Functions that are reached without a URL.
 pub trait Remote: Send + Sync + 'static {
@@ -85,32 +74,60 @@ impl Functions {
         self.registry.standing()
     }
 
-    /// How a function of a class is called.
+    /// How a function of a class is called, as far as this node knows.
     ///
     /// # Errors
-    /// [`Failure::NoClass`], [`Failure::NoFunction`] and [`Failure::Misconfigured`].
+    /// [`Failure::NoClass`], [`Failure::NoFunction`], [`Failure::Disabled`] and [`Failure::Misconfigured`].
     pub fn find(&self, class: &str, function: &str) -> Result<Route, Failure> {
-        let most = self.registry.settings().endpoints_per_route;
+        self.known(class, function, 0)
+    }
+
+    fn known(&self, class: &str, function: &str, partition: u32) -> Result<Route, Failure> {
         let mut found = Err(Failure::NoClass { class: class.to_owned() });
         self.catalogue.look_up(class, &mut |definition| {
-            if let Some(definition) = definition {
-                found = Route::of(definition, function, most).map_err(|reason| reason.of(class, function));
-            }
+            found = self.route(definition, class, function, partition);
         });
         found
     }
 
-    /// Refuses a call of a partition that its class does not have.
-    fn check_partition(&self, call: &Call) -> Result<(), Failure> {
-        let (class, partition) = (&call.target.class, call.target.partition);
-        let mut count = None;
-        self.catalogue.look_up(class, &mut |found| count = found.map(|definition| definition.partitions));
-        match count {
-            Some(count) if partition >= count => {
-                Err(Failure::NoPartition { class: class.clone(), partition, count })
-            }
-            _ => Ok(()),
+    /// How a function is called by what a definition of its class says.
+    fn route(
+        &self,
+        definition: Option<&Definition>,
+        class: &str,
+        function: &str,
+        partition: u32,
+    ) -> Result<Route, Failure> {
+        let definition = definition.ok_or_else(|| Failure::NoClass { class: class.to_owned() })?;
+        let most = self.registry.settings().endpoints_per_route;
+        let route = Route::of(definition, function, most).map_err(|reason| reason.of(class, function))?;
+        let count = definition.partitions;
+        if partition >= count {
+            return Err(Failure::NoPartition { class: class.to_owned(), partition, count });
         }
+        Ok(route)
+    }
+
+    /// What it means that something was not found: this node may not have heard of it yet, and then the call has to wait.
+    async fn confirm(&self, call: &Call, failure: Failure) -> Failure {
+        if !failure.is_absence() {
+            return failure;
+        }
+        let Target { class, function, partition, .. } = &call.target;
+        let confirmed = self.catalogue.confirm(class);
+        let (pause, reason) = match timeout(CONFIRM_WITHIN.min(call.timeout / 2), confirmed).await {
+            Ok(Ok(definition)) => match self.route(definition.as_deref(), class, function, *partition) {
+                Err(confirmed) if confirmed.is_absence() => return confirmed,
+                Ok(_) | Err(_) => {
+                    (FOLLOW_PAUSE, "there is one by now, of which this node is about to hear".to_owned())
+                }
+            },
+            Ok(Err(reason)) => {
+                (UNCONFIRMED_PAUSE, format!("whether that is so cannot be confirmed now: {reason}"))
+            }
+            Err(_) => (UNCONFIRMED_PAUSE, "whether that is so was not confirmed in time".to_owned()),
+        };
+        Failure::Held { until: Instant::now() + pause, reason: format!("{failure}; {reason}") }
     }
 
     /// Refuses a route on standby while one whose place it would take is there.
@@ -121,13 +138,8 @@ impl Functions {
             return Ok(());
         }
         let alive: Vec<_> = alive.iter().map(ToString::to_string).collect();
-        Err(misconfigured(
-            call,
-            &format!(
-                "its route is on standby while these shards of its active_group are alive: {}",
-                alive.join(", ")
-            ),
-        ))
+        let (class, function) = (call.target.class.clone(), call.target.function.clone());
+        Err(Failure::Standby { class, function, alive: alive.join(", ") })
     }
 
     /// Calls a function without a URL.
@@ -179,8 +191,11 @@ impl Functions {
 
 impl Invoker for Functions {
     async fn invoke(&self, call: &Call) -> Result<Answer, Failure> {
-        let route = self.find(&call.target.class, &call.target.function)?;
-        self.check_partition(call)?;
+        let Target { class, function, partition, .. } = &call.target;
+        let route = match self.known(class, function, *partition) {
+            Ok(route) => route,
+            Err(failure) => return Err(self.confirm(call, failure).await),
+        };
         self.check_standby(&route, call)?;
         let deadline = Instant::now() + call.timeout.min(LONGEST_CALL);
         if route.endpoints.is_empty() {

@@ -48,7 +48,7 @@ pub enum Failure {
         /// How many there are.
         count: u32,
     },
-    /// The class has no such function, or it is not to be called.
+    /// The class has no such function.
     #[error("class {class:?} has no function {function:?} to call: {reason}")]
     NoFunction {
         /// The class.
@@ -57,6 +57,29 @@ pub enum Failure {
         function: String,
         /// Why there is none, and what was expected.
         reason: String,
+    },
+    /// The class has it, and it is not to be called until somebody says so.
+    #[error(
+        "class {class:?} has no function {function:?} to call: it is disabled; take it out of invocations.disabled_fn to have it called"
+    )]
+    Disabled {
+        /// The class.
+        class: String,
+        /// The function.
+        function: String,
+    },
+    /// It is not to be called as long as others are there whose place it would take.
+    #[error(
+        "function {function:?} of class {class:?} cannot be called: its route is on standby while these shards of its active_group are \
+         alive: {alive}"
+    )]
+    Standby {
+        /// The class.
+        class: String,
+        /// The function.
+        function: String,
+        /// Those shards.
+        alive: String,
     },
     /// The function's route is none that a call can take as things are.
     #[error("function {function:?} of class {class:?} cannot be called: {reason}")]
@@ -112,9 +135,12 @@ impl Failure {
             | Self::NoPartition { .. }
             | Self::NoFunction { .. }
             | Self::Misconfigured { .. } => false,
-            Self::Held { .. } | Self::Unreachable { .. } | Self::Timeout { .. } | Self::Garbled { .. } => {
-                true
-            }
+            Self::Disabled { .. }
+            | Self::Standby { .. }
+            | Self::Held { .. }
+            | Self::Unreachable { .. }
+            | Self::Timeout { .. }
+            | Self::Garbled { .. } => true,
             Self::Refused { code, .. } => matches!(
                 Code::from_i32(*code),
                 Code::Unavailable
@@ -129,6 +155,11 @@ impl Failure {
         }
     }
 
+    /// Whether something is missing that a change of the catalogue can bring about.
+    pub(crate) fn is_absence(&self) -> bool {
+        matches!(self, Self::NoClass { .. } | Self::NoPartition { .. } | Self::NoFunction { .. })
+    }
+
     /// What it is in an outcome: a gRPC status of the function is an error of the application, all else one of the system.
     pub fn status(&self) -> Status {
         match self {
@@ -136,6 +167,8 @@ impl Failure {
             Self::NoClass { .. }
             | Self::NoPartition { .. }
             | Self::NoFunction { .. }
+            | Self::Disabled { .. }
+            | Self::Standby { .. }
             | Self::Misconfigured { .. }
             | Self::Held { .. }
             | Self::Unreachable { .. }
@@ -147,8 +180,11 @@ impl Failure {
     /// What a client that waits for the answer gets over gRPC; a status of the function passes through.
     pub fn code(&self) -> Code {
         match self {
-            Self::NoClass { .. } | Self::NoPartition { .. } | Self::NoFunction { .. } => Code::NotFound,
-            Self::Misconfigured { .. } => Code::FailedPrecondition,
+            Self::NoClass { .. }
+            | Self::NoPartition { .. }
+            | Self::NoFunction { .. }
+            | Self::Disabled { .. } => Code::NotFound,
+            Self::Standby { .. } | Self::Misconfigured { .. } => Code::FailedPrecondition,
             Self::Held { .. } | Self::Unreachable { .. } => Code::Unavailable,
             Self::Timeout { .. } => Code::DeadlineExceeded,
             Self::Refused { code, .. } => Code::from_i32(*code),

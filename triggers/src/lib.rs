@@ -6,13 +6,15 @@
 //! [`processor`].
 
 mod call;
+mod catalogue;
 pub mod functions;
 mod invoker;
 pub mod metrics;
 mod post;
 pub mod processor;
 
-pub use call::{Call, IdempotencyKey, InvalidKey};
-pub use functions::{Catalogue, Functions, Remote};
+pub use call::{Call, IdempotencyKey};
+pub use catalogue::{Catalogue, ConfirmedCatalogue};
+pub use functions::{Functions, Remote};
 pub use invoker::{Answer, Failure, Invoker};
 pub use post::{Announce, Post, PostError};

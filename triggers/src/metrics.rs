@@ -22,8 +22,10 @@ pub const RETRIED: &str = "odgm_calls_retried_total";
 pub const DEAD: &str = "odgm_calls_dead_total";
 /// Outcomes that have arrived in other partitions.
 pub const DELIVERED: &str = "odgm_calls_delivered_total";
-/// Outcomes and settlements that came too late to count.
+/// Outcomes and settlements that came too late to count, and calls that a leader had under way when it was none any more.
 pub const STALE: &str = "odgm_calls_stale_total";
+/// Calls that were put off because their record could not be read.
+pub const UNREAD: &str = "odgm_calls_unread_total";
 /// Calls that are under way.
 pub const IN_FLIGHT: &str = "odgm_calls_in_flight";
 /// Calls that wait in the outbox.
@@ -32,6 +34,8 @@ pub const OUTBOX_ROWS: &str = "odgm_outbox_rows";
 pub const OUTBOX_BYTES: &str = "odgm_outbox_bytes";
 /// For how long the first of them has been due.
 pub const OUTBOX_AGE: &str = "odgm_outbox_age_seconds";
+/// Functions whose calls wait.
+pub const HELD: &str = "odgm_functions_held";
 /// Dead letters.
 pub const DEAD_LETTERS: &str = "odgm_dead_letters";
 /// Outcomes that are still to be delivered.
@@ -56,7 +60,11 @@ pub fn describe() {
         (RETRIED, "Attempts that failed and are made again"),
         (DEAD, "Calls and deliveries that were given up as dead letters"),
         (DELIVERED, "Outcomes that have arrived in other partitions"),
-        (STALE, "Outcomes and settlements that came too late to count"),
+        (
+            STALE,
+            "Outcomes that came too late to count, those of calls that a deposed leader had under way among them",
+        ),
+        (UNREAD, "Calls that were put off, which is no attempt, because their record could not be read here"),
         (INVOCATIONS, "Invocations of clients that have ended, by status"),
     ];
     for (name, words) in counters {
@@ -67,6 +75,7 @@ pub fn describe() {
         (OUTBOX_ROWS, Unit::Count, "Calls that wait in the outbox of a partition led here"),
         (OUTBOX_BYTES, Unit::Bytes, "Bytes of the outbox of a partition led here"),
         (OUTBOX_AGE, Unit::Seconds, "For how long the first call in the outbox has been due"),
+        (HELD, Unit::Count, "Functions of which a partition led here makes no calls for now"),
         (DEAD_LETTERS, Unit::Count, "Dead letters of a partition led here"),
         (DELIVERIES, Unit::Count, "Outcomes that are still to be delivered to other partitions"),
         (ENDPOINT_STATE, Unit::Count, "Breaker of an endpoint of functions: 0 closed, 1 half-open, 2 open"),
@@ -85,10 +94,12 @@ pub struct Meters {
     dead: Counter,
     delivered: Counter,
     stale: Counter,
+    unread: Counter,
     in_flight: Gauge,
     rows: Gauge,
     bytes: Gauge,
     age: Gauge,
+    held: Gauge,
     dead_letters: Gauge,
     deliveries: Gauge,
 }
@@ -102,6 +113,8 @@ pub struct Backlog {
     pub bytes: u64,
     /// For how long the first of them has been due; zero if none is.
     pub age: Duration,
+    /// Functions whose calls are held back.
+    pub held: u64,
     /// Dead letters.
     pub dead_letters: u64,
     /// Outcomes to be delivered.
@@ -122,10 +135,12 @@ impl Meters {
             dead: count(DEAD),
             delivered: count(DELIVERED),
             stale: count(STALE),
+            unread: count(UNREAD),
             in_flight: gauge(IN_FLIGHT),
             rows: gauge(OUTBOX_ROWS),
             bytes: gauge(OUTBOX_BYTES),
             age: gauge(OUTBOX_AGE),
+            held: gauge(HELD),
             dead_letters: gauge(DEAD_LETTERS),
             deliveries: gauge(DELIVERIES),
         }
@@ -163,11 +178,17 @@ impl Meters {
         self.stale.increment(count);
     }
 
+    /// A call was put off because its record could not be read.
+    pub fn unread(&self) {
+        self.unread.increment(1);
+    }
+
     /// So much waits now.
     pub fn backlog(&self, backlog: &Backlog) {
         self.rows.set(float(backlog.rows));
         self.bytes.set(float(backlog.bytes));
         self.age.set(backlog.age.as_secs_f64());
+        self.held.set(float(backlog.held));
         self.dead_letters.set(float(backlog.dead_letters));
         self.deliveries.set(float(backlog.deliveries));
     }
@@ -291,8 +312,9 @@ mod tests {
             meters.dead(2);
             meters.delivered(3);
             meters.stale(4);
+            meters.unread();
             let age = Duration::from_millis(1_500);
-            meters.backlog(&Backlog { rows: 5, bytes: 6, age, dead_letters: 7, deliveries: 8 });
+            meters.backlog(&Backlog { rows: 5, bytes: 6, age, held: 9, dead_letters: 7, deliveries: 8 });
             invocation_ended(Status::SystemError);
             endpoint_state("http://h:80", BreakerState::Open);
             insta::assert_snapshot!(notes.read(), @"
@@ -303,11 +325,13 @@ mod tests {
             odgm_calls_retried_total class=c partition=3: 1
             odgm_calls_stale_total class=c partition=3: 4
             odgm_calls_succeeded_total class=c partition=3: 1
+            odgm_calls_unread_total class=c partition=3: 1
             odgm_invocations_total status=system_error: 1
             odgm_calls_in_flight class=c partition=3: 2
             odgm_dead_letters class=c partition=3: 7
             odgm_deliveries_waiting class=c partition=3: 8
             odgm_endpoint_state url=http://h:80: 2
+            odgm_functions_held class=c partition=3: 9
             odgm_outbox_age_seconds class=c partition=3: 1.5
             odgm_outbox_bytes class=c partition=3: 6
             odgm_outbox_rows class=c partition=3: 5
@@ -332,9 +356,11 @@ mod tests {
         odgm_calls_retried_total
         odgm_calls_stale_total
         odgm_calls_succeeded_total
+        odgm_calls_unread_total
         odgm_dead_letters
         odgm_deliveries_waiting
         odgm_endpoint_state
+        odgm_functions_held
         odgm_invocations_total
         odgm_outbox_age_seconds
         odgm_outbox_bytes

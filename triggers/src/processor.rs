@@ -27,7 +27,7 @@ use tokio_util::sync::CancellationToken;
 pub use self::settings::Settings;
 
 use self::limits::PARTITIONS;
-use self::worker::{Means, Worker};
+use self::worker::{Means, Room, Worker};
 use crate::invoker::Invoker;
 use crate::post::{Announce, Post};
 
@@ -46,7 +46,8 @@ impl Processor {
         settings: Settings,
         stop: CancellationToken,
     ) -> Self {
-        let means = Arc::new(Means { invoker, post, announce });
+        let room = Arc::new(Room::new(settings.payload_bytes));
+        let means = Arc::new(Means { invoker, post, announce, room });
         let workers = Workers { manager, means, settings, running: BTreeMap::new(), tasks: JoinSet::new() };
         Self { running: tokio::spawn(workers.run(stop)) }
     }

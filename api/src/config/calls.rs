@@ -18,6 +18,8 @@ const ONE_WAY: Effect = Effect::None("triggers are called from the log, and ther
 const DAY_MS: u64 = 24 * 60 * 60 * 1_000;
 const YEAR_MS: u64 = 365 * DAY_MS;
 const TIB: u64 = 1 << 40;
+/// A record has to hold an answer with room to spare.
+const LARGEST_ANSWER: u64 = 48 << 20;
 
 /// Who makes calls, and how.
 #[derive(Clone, Debug, Default)]
@@ -123,6 +125,15 @@ pub(super) const SETTINGS: &[Setting] = &[
             Ok(())
         },
     ),
+    now(
+        "ODGM_MAX_TRIGGER_BYTES",
+        "256MiB",
+        "bytes of what calls of triggers send that are under way on this node; more wait",
+        |c, v| {
+            c.calls.processor.payload_bytes = parse::bytes(v, 1024..=TIB)?;
+            Ok(())
+        },
+    ),
     // Calls whose clients wait.
     now(
         "ODGM_INVOKE_TIMEOUT_MS",
@@ -146,6 +157,60 @@ pub(super) const SETTINGS: &[Setting] = &[
         c.limits.call_bytes = parse::bytes(v, 1024..=TIB)?;
         Ok(())
     }),
+    // The endpoints of functions.
+    now(
+        "ODGM_FUNCTION_CONNECT_TIMEOUT_MS",
+        "3000",
+        "how long a connection to a function may take to come about, ms",
+        |c, v| {
+            c.calls.functions.connect_timeout = millis_within(v, 1..=DAY_MS)?;
+            Ok(())
+        },
+    ),
+    now(
+        "ODGM_FUNCTION_MAX_ANSWER_BYTES",
+        "32MiB",
+        "largest answer of a function; a larger one ends the call as failed",
+        |c, v| {
+            c.calls.functions.answer_bytes = parse::bytes(v, 1024..=LARGEST_ANSWER)?;
+            Ok(())
+        },
+    ),
+    now(
+        "ODGM_FUNCTION_BREAKER_FAILURES",
+        "5",
+        "failures in a row after which an endpoint of functions is left alone",
+        |c, v| {
+            c.calls.functions.breaker.failures = parse::number(v, 1..=1_000_000)?;
+            Ok(())
+        },
+    ),
+    now(
+        "ODGM_FUNCTION_BREAKER_PAUSE_MS",
+        "500",
+        "for how long at first, ms; it doubles while the endpoint does not answer",
+        |c, v| {
+            c.calls.functions.breaker.first_pause = millis_within(v, 1..=DAY_MS)?;
+            Ok(())
+        },
+    ),
+    now("ODGM_FUNCTION_BREAKER_PAUSE_MAX_MS", "30000", "for how long at most, ms", |c, v| {
+        let longest = millis_within(v, 1..=DAY_MS)?;
+        let functions = &mut c.calls.functions;
+        functions.breaker.longest_pause = longest;
+        // What is known of an endpoint outlives the pause.
+        functions.forgotten_after = functions.forgotten_after.max(longest * 3);
+        Ok(())
+    }),
+    now(
+        "ODGM_FUNCTION_HEALTH_INTERVAL_MS",
+        "5000",
+        "how often endpoints of functions that are used are asked how they are, ms",
+        |c, v| {
+            c.calls.functions.health.interval = millis_within(v, 10..=DAY_MS)?;
+            Ok(())
+        },
+    ),
     // Of the first implementation.
     checked("ODGM_EVENT_PIPELINE_V2", "true", "the event pipeline", ONE_WAY, boolean),
     checked("ODGM_EVENT_PIPELINE_BRIDGE", "true", "the event pipeline", ONE_WAY, boolean),

@@ -88,7 +88,8 @@ fn settlement(settlement: &Settlement) -> Json {
         Verdict::Retry { at, reason } => json!({ "retry": { "at_us": at.get(), "reason": reason } }),
         Verdict::Dead { reason, payload, finished: how } => {
             let how = how.as_ref().map(finished);
-            json!({ "dead": { "reason": reason, "payload": bytes(&payload.0), "finished": how } })
+            let payload = payload.as_ref().map(|payload| bytes(&payload.0));
+            json!({ "dead": { "reason": reason, "payload": payload, "finished": how } })
         }
     };
     json!({ "attempt": attempt(&settlement.attempt), "verdict": verdict })
@@ -155,7 +156,7 @@ mod tests {
         let settlement = |verdict| Settlement { attempt, verdict };
         let dead = Verdict::Dead {
             reason: "20 attempts failed".into(),
-            payload: bytes::Bytes::from_static(b"{}").into(),
+            payload: Some(bytes::Bytes::from_static(b"{}").into()),
             finished: None,
         };
         let retry = Verdict::Retry { at: Timestamp(8), reason: "busy".into() };

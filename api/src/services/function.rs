@@ -275,6 +275,7 @@ impl Functions {
             cause: cause.parent,
             traceparent: cause.traceparent.clone(),
             timeout,
+            is_given_its_time: false,
         };
         let shared = Arc::clone(shared);
         Ok(Prepared::New(Box::new(Running {

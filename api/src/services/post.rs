@@ -1,15 +1,14 @@
 //! Outcomes on their way to the partition whose function was called, wherever that is.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use odgm_log::{Body, BodyType, Kind, NodeId, Payload};
 use odgm_projections::Outcome;
-use odgm_replication::{AskError, Consistency, LookupError, Manager, ProposeError};
-use odgm_triggers::{Post as Service, PostError};
+use odgm_replication::{AskError, LookupError, Manager, ProposeError};
+use odgm_triggers::{Catalogue as _, ConfirmedCatalogue, Post as Service, PostError};
 use prost::Message;
 use tonic::Status;
 
@@ -20,12 +19,11 @@ use crate::status;
 /// What another node is asked that has the partition.
 pub(super) const METHOD: &str = "Deliver";
 
-/// How long a class may be unknown here that the catalogue has: as long as it takes to follow the catalogue.
-const FOLLOWS_WITHIN: Duration = Duration::from_secs(2);
-const LOOK: Duration = Duration::from_millis(50);
-
 /// Delivers what this node has to deliver.
-pub(crate) struct Post(pub(crate) Arc<Manager>);
+pub(crate) struct Post {
+    pub(crate) manager: Arc<Manager>,
+    pub(crate) catalogue: Arc<ConfirmedCatalogue>,
+}
 
 /// A record as it is delivered to another node.
 #[derive(Clone, PartialEq, Message)]
@@ -49,19 +47,27 @@ impl Service for Post {
         partition: u32,
         payload: Payload,
     ) -> BoxFuture<'static, Result<(), PostError>> {
-        let (manager, class) = (Arc::clone(&self.0), class.to_owned());
-        async move { deliver(&manager, &class, partition, payload).await }.boxed()
+        let (manager, catalogue) = (Arc::clone(&self.manager), Arc::clone(&self.catalogue));
+        let class = class.to_owned();
+        async move { deliver(&manager, &catalogue, &class, partition, payload).await }.boxed()
     }
 }
 
-async fn deliver(manager: &Manager, class: &str, index: u32, payload: Payload) -> Result<(), PostError> {
+async fn deliver(
+    manager: &Manager,
+    catalogue: &ConfirmedCatalogue,
+    class: &str,
+    index: u32,
+    payload: Payload,
+) -> Result<(), PostError> {
     if let Some(nodes) = manager.elsewhere(class, index).filter(|nodes| !nodes.is_empty()) {
         return send(manager, nodes, class, index, &payload).await;
     }
     let partition = match manager.partition(class, index) {
         Ok(partition) => partition,
-        Err(error @ LookupError::NoPartition { .. }) => return Err(PostError::Gone(error.to_string())),
-        Err(error @ LookupError::NoCollection { .. }) => return Err(missing(manager, class, &error).await),
+        Err(error @ (LookupError::NoPartition { .. } | LookupError::NoCollection { .. })) => {
+            return Err(missing(catalogue, class, index, &error).await);
+        }
         Err(error) => return Err(PostError::Later(error.to_string())),
     };
     match partition.propose_within(payload.clone(), PATIENCE).await {
@@ -83,20 +89,14 @@ fn arrived(outcome: &Outcome) -> Result<(), String> {
     }
 }
 
-/// Whether a class that is unknown here is one that nobody knows.
-async fn missing(manager: &Manager, class: &str, error: &LookupError) -> PostError {
-    let confirmed = manager.catalogue().confirm_within(Consistency::Linearizable, PATIENCE).await;
-    if let Err(unconfirmed) = confirmed {
-        return PostError::Later(unconfirmed.to_string());
-    }
-    let followed = async {
-        while manager.collection(class).is_none() {
-            tokio::time::sleep(LOOK).await;
+/// Whether a class or partition that is unknown here is one that nobody knows.
+async fn missing(catalogue: &ConfirmedCatalogue, class: &str, index: u32, error: &LookupError) -> PostError {
+    match catalogue.confirm(class).await {
+        Ok(Some(definition)) if index < definition.partitions => {
+            PostError::Later(format!("collection {class:?} has just been created"))
         }
-    };
-    match tokio::time::timeout(FOLLOWS_WITHIN, followed).await {
-        Ok(()) => PostError::Later(format!("collection {class:?} has just been created")),
-        Err(_) => PostError::Gone(error.to_string()),
+        Ok(_) => PostError::Gone(error.to_string()),
+        Err(unconfirmed) => PostError::Later(unconfirmed),
     }
 }
 

@@ -77,6 +77,7 @@ mod tests {
             cause: Some(Parent { group: GroupId(4), origin: NodeId(1), offset: Offset(17) }),
             traceparent: None,
             timeout: Duration::from_secs(1),
+            is_given_its_time: true,
         }
     }
 

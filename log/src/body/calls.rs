@@ -184,8 +184,9 @@ pub enum Verdict {
     Dead {
         /// Why.
         reason: String,
-        /// What it was called with, so that it can be redriven when its record has been trimmed.
-        payload: Blob,
+        /// What it was called with, so that it can be redriven when its record has been trimmed; none if that was never known, or
+        /// no record can hold it.
+        payload: Option<Blob>,
         /// What is told to its target's partition, if it was ever called.
         finished: Option<Finished>,
     },

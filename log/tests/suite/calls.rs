@@ -49,14 +49,10 @@ pub(crate) fn settled() -> TriggerSettled {
         Verdict::Retry { at: Timestamp(1_700_000_000_500_000), reason: "refused".to_owned() },
         Verdict::Dead {
             reason: "20 attempts".to_owned(),
-            payload: bytes::Bytes::from_static(b"payload").into(),
+            payload: Some(bytes::Bytes::from_static(b"payload").into()),
             finished: Some(finished(Status::SystemError)),
         },
-        Verdict::Dead {
-            reason: "no such class".to_owned(),
-            payload: bytes::Bytes::new().into(),
-            finished: None,
-        },
+        Verdict::Dead { reason: "no such class".to_owned(), payload: None, finished: None },
     ];
     let settlements = verdicts.map(|verdict| Settlement { attempt: attempt(), verdict }).into();
     TriggerSettled { settlements }
@@ -123,9 +119,10 @@ pub(crate) fn any_settled() -> impl Strategy<Value = TriggerSettled> {
     let verdict = prop_oneof![
         any_finished().prop_map(Verdict::Ended),
         (any::<u64>(), text()).prop_map(|(at, reason)| Verdict::Retry { at: Timestamp(at), reason }),
-        (text(), vec(any::<u8>(), 0..60), option::of(any_finished())).prop_map(
+        (text(), option::of(vec(any::<u8>(), 0..60)), option::of(any_finished())).prop_map(
             |(reason, payload, finished)| {
-                Verdict::Dead { reason, payload: bytes::Bytes::from(payload).into(), finished }
+                let payload = payload.map(|payload| bytes::Bytes::from(payload).into());
+                Verdict::Dead { reason, payload, finished }
             }
         ),
     ];

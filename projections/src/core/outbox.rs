@@ -92,10 +92,10 @@ impl Calling<'_> {
                     self.deliver(index, key, &row, finished);
                 }
                 // What a row carries is what it was called with.
-                let payload = row.payload.clone().unwrap_or_else(|| payload.clone());
+                let payload = row.payload.clone().or_else(|| payload.clone());
                 // With an end it was called, and that is one more that has failed.
                 let attempt = row.attempt.saturating_add(u32::from(finished.is_some()));
-                let row = OutboxRow { payload: Some(payload), attempt, ..row };
+                let row = OutboxRow { payload, attempt, ..row };
                 self.bury(place_of(key), reason.clone(), Letter::Call(Box::new(row)));
             }
         }

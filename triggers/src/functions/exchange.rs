@@ -99,10 +99,15 @@ fn read(status: &Status, said: i32, answer_bytes: usize) -> Result<Failure, Stri
     }
     // tonic's word for a message that is too large. Another attempt would give the same.
     if status.code() == Code::OutOfRange {
-        let message = format!("its answer is too large; expected at most {answer_bytes} bytes");
-        return Ok(Failure::Refused { code: Code::OutOfRange as i32, message });
+        return Ok(too_large(answer_bytes));
     }
     Ok(Failure::Garbled { reason: shortened(status.message()) })
+}
+
+/// An answer that is larger than that is not taken in.
+pub fn too_large(answer_bytes: usize) -> Failure {
+    let message = format!("its answer is too large; expected at most {answer_bytes} bytes");
+    Failure::Refused { code: Code::OutOfRange as i32, message }
 }
 
 /// Whether a request was not sent, or not looked at, by what tonic made of it.
@@ -133,6 +138,8 @@ fn verdict(failure: &Failure, call: &Call, patience: Duration) -> Verdict {
         Failure::NoClass { .. }
         | Failure::NoPartition { .. }
         | Failure::NoFunction { .. }
+        | Failure::Disabled { .. }
+        | Failure::Standby { .. }
         | Failure::Misconfigured { .. }
         | Failure::Held { .. } => Verdict::Nothing,
     }
@@ -140,7 +147,7 @@ fn verdict(failure: &Failure, call: &Call, patience: Duration) -> Verdict {
 
 /// What it says that no answer came in the time of a call.
 fn unanswered(call: &Call, patience: Duration) -> Verdict {
-    if call.timeout < patience { Verdict::Nothing } else { Verdict::Bad }
+    if call.is_given_its_time || call.timeout >= patience { Verdict::Bad } else { Verdict::Nothing }
 }
 
 /// Enough of a text that somebody else wrote.

@@ -125,6 +125,7 @@ mod tests {
             cause: Some(Parent { group: GroupId(7), origin: NodeId(1), offset: Offset(42) }),
             traceparent: None,
             timeout: Duration::from_secs(1),
+            is_given_its_time: false,
         }
     }
 

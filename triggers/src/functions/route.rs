@@ -33,6 +33,7 @@ pub struct Address {
 /// Why a function has no route.
 pub(crate) enum Unroutable {
     NoFunction(String),
+    Disabled,
     Misconfigured(String),
 }
 
@@ -41,6 +42,7 @@ impl Unroutable {
         let (class, function) = (class.to_owned(), function.to_owned());
         match self {
             Self::NoFunction(reason) => Failure::NoFunction { class, function, reason },
+            Self::Disabled => Failure::Disabled { class, function },
             Self::Misconfigured(reason) => Failure::Misconfigured { class, function, reason },
         }
     }
@@ -56,8 +58,7 @@ impl Route {
             return Err(Unroutable::NoFunction(reason.to_owned()));
         };
         if invocations.disabled_fn.iter().any(|disabled| disabled == function) {
-            let reason = "it is disabled; take it out of invocations.disabled_fn to have it called";
-            return Err(Unroutable::NoFunction(reason.to_owned()));
+            return Err(Unroutable::Disabled);
         }
         let endpoints = endpoints(route, most).map_err(Unroutable::Misconfigured)?;
         Ok(Self {

@@ -103,6 +103,16 @@ impl PoolSettings {
     }
 }
 
+/// How long it may take to confirm that there is no such class, partition or function.
+pub(crate) const CONFIRM_WITHIN: Duration = Duration::from_secs(10);
+
+/// Classes of which it is kept, until the catalogue changes, what it says of them: those that somebody asked for in vain.
+pub(crate) const CONFIRMED_CLASSES: usize = 1_024;
+
+/// After how long a call may come again of which only the catalogue has heard so far, and one of which that is not known.
+pub(crate) const FOLLOW_PAUSE: Duration = Duration::from_millis(200);
+pub(crate) const UNCONFIRMED_PAUSE: Duration = Duration::from_secs(1);
+
 /// What one request stream of an endpoint may send ahead of being read, and all of a connection together, in bytes.
 pub(crate) const STREAM_WINDOW: u32 = 1 << 20;
 pub(crate) const CONNECTION_WINDOW: u32 = 8 << 20;

@@ -2,8 +2,7 @@
 
 use std::time::Duration;
 
-/// Rows of a partition's outbox that are in memory at once, the functions that they are for counted too; all else waits in the
-/// view.
+/// Rows of a partition's outbox that are in memory at once; all else waits in the view.
 pub(super) const ROWS: usize = 4_096;
 
 /// Of those, rows of one function that wait.
@@ -14,9 +13,16 @@ pub(super) const DELIVERY_ROWS: usize = 1_024;
 /// Of those, rows for one partition that wait.
 pub(super) const DELIVERY_ROWS_OF_ONE: usize = 256;
 
+/// Functions that rows of an outbox are for, and partitions that outcomes go to, which are told apart at once: some hundred bytes
+/// each. While so many have rows that cannot go, those of others wait until one has none left.
+pub(super) const LANES: usize = 16_384;
+
 /// Payloads that wait in memory with their rows, in bytes; beyond them they are read when their turn comes. The same for
 /// outcomes that are to be delivered.
 pub(super) const WAITING_BYTES: usize = 1 << 20;
+
+/// How often a payload that is under way is in memory: as its record has it, and as it is sent.
+pub(super) const PAYLOAD_COPIES: usize = 2;
 
 /// Rows that are read at once.
 pub(super) const PAGE: usize = 256;
@@ -63,11 +69,17 @@ pub(super) const READ_PAUSE: Duration = Duration::from_secs(1);
 /// The shortest time for which a function is left alone whose calls are held back.
 pub(super) const SHORTEST_HOLD: Duration = Duration::from_millis(20);
 
-/// How often dead letters are looked through, and after how long there is another look while some are dropped.
+/// For how long a function is left alone that is disabled or on standby.
+pub(super) const SUSPENDED_PAUSE: Duration = Duration::from_secs(1);
+
+/// How often dead letters are looked through, and after how long it is gone on with the next ones. While there are more of them than
+/// may be there is no pause.
 pub(super) const LOOK: (Duration, Duration) = (Duration::from_secs(10), Duration::from_millis(100));
 
-/// Dead letters that one look goes through, and that one record drops.
-pub(super) const LETTERS: usize = 64;
+/// Dead letters that one look goes through, and that one record drops: some ten bytes of it each.
+pub(super) const LETTERS: usize = 4_096;
+/// Their bytes, as they have to be read where they are dropped; a larger one goes alone.
+pub(super) const LETTER_BYTES: u64 = 16 << 20;
 
 /// The longest reason that is kept of a failure, in bytes.
 pub(super) const REASON_BYTES: usize = 1 << 10;

@@ -1,6 +1,7 @@
 //! What a function is called with: the request of an invocation, or word of what happened, in the form that its callers chose.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use bytes::Bytes;
 use odgm_log::body::Target;
@@ -14,8 +15,21 @@ use super::plan::Home;
 use super::settings::Settings;
 use crate::call::{Call, IdempotencyKey};
 
+/// How calls are made, as far as it shows in them.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Manner {
+    format: PayloadFormat,
+    timeout: Duration,
+}
+
+impl From<&Settings> for Manner {
+    fn from(settings: &Settings) -> Self {
+        Self { format: settings.payload_format, timeout: settings.trigger_timeout }
+    }
+}
+
 /// The call of a row, of which `payload` is what its record has.
-pub(super) fn call(home: &Home, key: RowKey, row: &OutboxRow, payload: Bytes, settings: &Settings) -> Call {
+pub(super) fn call(home: &Home, key: RowKey, row: &OutboxRow, payload: Bytes, manner: Manner) -> Call {
     let cause = home.cause(row.origin, key.offset);
     let name = IdempotencyKey { cause, target: key.index }.to_string();
     let target = match row.subject {
@@ -27,7 +41,7 @@ pub(super) fn call(home: &Home, key: RowKey, row: &OutboxRow, payload: Bytes, se
     let payload = match event(home, key, row, &name) {
         Some(event) => {
             let written = (!is_deletion(&row.subject)).then_some(payload);
-            encode(event, written, settings.payload_format)
+            encode(event, written, manner.format)
         }
         None => payload,
     };
@@ -38,7 +52,8 @@ pub(super) fn call(home: &Home, key: RowKey, row: &OutboxRow, payload: Bytes, se
         depth: row.depth,
         cause: Some(cause),
         traceparent: row.traceparent.clone(),
-        timeout: settings.trigger_timeout,
+        timeout: manner.timeout,
+        is_given_its_time: true,
     }
 }
 
@@ -159,7 +174,7 @@ mod tests {
     fn made(row: &OutboxRow, format: PayloadFormat) -> Call {
         let key = RowKey { due: Timestamp(99), offset: Offset(42), index: 6 };
         let settings = Settings { payload_format: format, ..Settings::default() };
-        call(&home(), key, row, Bytes::from_static(b"21.5"), &settings)
+        call(&home(), key, row, Bytes::from_static(b"21.5"), Manner::from(&settings))
     }
 
     fn json(row: &OutboxRow) -> String {

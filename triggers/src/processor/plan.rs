@@ -30,7 +30,7 @@ use self::calls::Calls;
 use self::deliveries::Deliveries;
 use self::letters::Letters;
 use self::proposals::Proposals;
-use super::limits::{DELIVERY_ROWS, DELIVERY_ROWS_OF_ONE, ROWS, ROWS_OF_ONE};
+use super::limits::{DELIVERY_ROWS, DELIVERY_ROWS_OF_ONE, LANES, ROWS, ROWS_OF_ONE};
 use super::settings::Settings;
 use crate::invoker::{Answer, Failure};
 use crate::post::PostError;
@@ -55,8 +55,8 @@ pub(super) struct Room {
 impl Default for Room {
     fn default() -> Self {
         Self {
-            calls: Bounds { rows: ROWS, rows_of_one: ROWS_OF_ONE },
-            deliveries: Bounds { rows: DELIVERY_ROWS, rows_of_one: DELIVERY_ROWS_OF_ONE },
+            calls: Bounds { rows: ROWS, lanes: LANES, rows_of_one: ROWS_OF_ONE },
+            deliveries: Bounds { rows: DELIVERY_ROWS, lanes: LANES, rows_of_one: DELIVERY_ROWS_OF_ONE },
         }
     }
 }
@@ -78,10 +78,14 @@ pub(super) enum Message {
     Outbox(Result<Page<RowKey, OutboxRow>, String>),
     /// A page of what is to be delivered has been read, or why it could not be.
     Deliveries(Result<Page<Place, DeliveryRow>, String>),
+    /// So many bytes of dead letters there are.
+    DeadLetters(u64),
     /// Dead letters have been read, or why they could not be.
     Letters(Result<LetterPage, String>),
     /// An attempt has ended.
     Attempted(Attempted),
+    /// A call was not made, as it cannot be read what it is called with.
+    Unread(Unread),
     /// An outcome has arrived where it belongs, or has not.
     Delivered { place: Place, answer: Result<(), PostError> },
     /// A proposal has been answered.
@@ -105,6 +109,8 @@ pub(super) struct Page<K, R> {
 #[derive(Clone, Debug, Default)]
 pub(super) struct LetterPage {
     pub(super) letters: Vec<LetterSeen>,
+    /// Whether there are more behind them.
+    pub(super) has_more: bool,
     /// Bytes of all dead letters of the partition.
     pub(super) total_bytes: u64,
 }
@@ -127,6 +133,15 @@ pub(super) struct Attempted {
     pub(super) result: Result<Answer, Failure>,
     /// Decides about the pause before the next attempt: any number, as random as can be.
     pub(super) chance: u32,
+}
+
+/// Why it cannot be read what a call is called with.
+#[derive(Debug)]
+pub(super) struct Unread {
+    pub(super) key: RowKey,
+    pub(super) reason: String,
+    /// Whether it never will be: the record is in no replica's log any more.
+    pub(super) is_gone: bool,
 }
 
 /// What is to be done.
@@ -180,8 +195,10 @@ pub(super) enum Note {
     Dead { key: RowKey, row: Arc<OutboxRow>, reason: String },
     /// What came of one did not count any more.
     Stale { key: RowKey },
-    /// A function is left alone for a while.
-    Held { row: Arc<OutboxRow>, pause: Duration, reason: String },
+    /// One waits until its record can be read here; told of the first in a row as a warning.
+    Unread { key: RowKey, row: Arc<OutboxRow>, reason: String, is_first: bool },
+    /// A function is left alone for a while; told of the first time in a row.
+    Held { row: Arc<OutboxRow>, pause: Duration, reason: String, is_first: bool },
     /// Outcomes have arrived in other partitions.
     Arrived(usize),
     /// An outcome cannot be delivered for now.
@@ -274,6 +291,7 @@ impl Plan {
                 let unreadable = self.deliveries.page(now, page);
                 self.note(unreadable);
             }
+            Message::DeadLetters(bytes) => self.letters.weighed(now, bytes, &self.settings),
             Message::Letters(page) => match page {
                 Ok(page) => {
                     for discard in self.letters.seen(now, &page, &self.settings) {
@@ -285,11 +303,14 @@ impl Plan {
                     self.note(Some(Note::Unreadable { reason }));
                 }
             },
-            Message::Attempted(attempted) => match self.calls.attempted(now, attempted, &self.settings) {
-                calls::Came::Ended(ending) => self.proposals.ended(ending),
-                calls::Came::Held(note) => self.note(Some(note)),
-                calls::Came::Nothing => {}
-            },
+            Message::Attempted(attempted) => {
+                let came = self.calls.attempted(now, attempted, &self.settings);
+                self.came(came);
+            }
+            Message::Unread(unread) => {
+                let came = self.calls.unread(now, unread);
+                self.came(came);
+            }
             Message::Delivered { place, answer } => {
                 let came = self.deliveries.delivered(now, place, answer);
                 self.proposals.delivered(came.record);
@@ -327,6 +348,16 @@ impl Plan {
         wakes.into_iter().flatten().min()
     }
 
+    /// Functions of which no calls are made for now, or single ones to see.
+    pub(super) fn held(&self) -> usize {
+        self.calls.held()
+    }
+
+    /// Calls that are being made, or have been and are not settled.
+    pub(super) fn begun(&self) -> usize {
+        self.calls.begun()
+    }
+
     /// Calls that are being made.
     #[cfg(test)]
     pub(super) fn in_flight(&self) -> usize {
@@ -355,6 +386,14 @@ impl Plan {
         if missed {
             self.calls.missed(since);
             self.deliveries.missed(offset);
+        }
+    }
+
+    fn came(&mut self, came: calls::Came) {
+        match came {
+            calls::Came::Ended(ending) => self.proposals.ended(ending),
+            calls::Came::Held(note) => self.note(Some(note)),
+            calls::Came::Nothing => {}
         }
     }
 

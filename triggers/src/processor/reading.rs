@@ -8,7 +8,7 @@ use odgm_projections::{
 };
 use odgm_replication::Partition;
 
-use super::limits::{LETTERS, PAGE, PAGE_BYTES, PART_OF_A_PAGE};
+use super::limits::{LETTER_BYTES, LETTERS, PAGE, PAGE_BYTES, PART_OF_A_PAGE};
 use super::plan::{Deliver, Dispatch, LetterPage, LetterSeen, Page};
 
 /// Why something could not be read.
@@ -23,6 +23,21 @@ pub(super) enum ReadError {
     /// Or it is of another version, or damaged.
     #[error("the record that asks for the call cannot be read: {0}")]
     Record(#[from] odgm_log::PayloadError),
+    /// Or no replica keeps it any more.
+    #[error("record {offset}, which asks for the call, is gone for good: the log begins with {first}")]
+    Gone {
+        /// The record.
+        offset: Offset,
+        /// The first that there is.
+        first: Offset,
+    },
+}
+
+impl ReadError {
+    /// Whether it will be the same another time.
+    pub(super) fn is_final(&self) -> bool {
+        matches!(self, Self::Gone { .. })
+    }
 }
 
 /// Where a view is.
@@ -81,18 +96,19 @@ pub(super) fn deliveries(view: &View, mut from: Place) -> Result<Page<Place, Del
 /// The next dead letters.
 pub(super) fn letters(view: &View, mut after: Option<Place>) -> Result<LetterPage, ReadError> {
     let total_bytes = view.header().calls.dead_letter_bytes;
-    let mut letters = Vec::new();
+    let (mut letters, mut bytes) = (Vec::new(), 0);
     loop {
         // A letter may hold a large payload, and is let go before the next is read.
         let part = view.dead_letters(after, 1)?;
         let Some((place, letter)) = part.first() else { break };
-        after = Some(*place);
-        letters.push(LetterSeen { place: *place, died: letter.died.time, bytes: weight(letter) });
-        if letters.len() == LETTERS {
-            break;
+        if letters.len() == LETTERS || bytes >= LETTER_BYTES {
+            return Ok(LetterPage { letters, has_more: true, total_bytes });
         }
+        after = Some(*place);
+        bytes += weight(letter);
+        letters.push(LetterSeen { place: *place, died: letter.died.time, bytes: weight(letter) });
     }
-    Ok(LetterPage { letters, total_bytes })
+    Ok(LetterPage { letters, has_more: false, total_bytes })
 }
 
 /// About how many bytes a dead letter has.
@@ -117,8 +133,27 @@ pub(super) fn payload(partition: &Partition, dispatch: &Dispatch) -> Result<Byte
             return Ok(payload);
         }
     }
-    let record = partition.records().get(key.offset)?;
+    let record =
+        partition.records().get(key.offset).map_err(|error| unreadable(partition, key.offset, error))?;
     Ok(row.subject.payload_in(&record.decode()?))
+}
+
+/// Whether a record that could not be read is gone, or may come yet: a replica that came back through a snapshot fetches what was
+/// before from the others.
+fn unreadable(partition: &Partition, offset: Offset, error: SourceError) -> ReadError {
+    // In this order: it comes to be whole between the two, and then its log begins with what is kept.
+    let kept = partition.missing_from();
+    let first = partition.bounds().first;
+    if matches!(error, SourceError::Missing { .. }) && is_gone(offset, first, kept) {
+        ReadError::Gone { offset, first }
+    } else {
+        error.into()
+    }
+}
+
+/// Whether no replica has a record, where this one's log begins with `first` and, if it is no whole copy, should begin with `kept`.
+fn is_gone(offset: Offset, first: Offset, kept: Option<Offset>) -> bool {
+    offset < first && kept.is_none_or(|kept| offset < kept)
 }
 
 /// The row of an outcome that is to be delivered, with the answer; none if it is no more.
@@ -131,5 +166,20 @@ fn after(key: RowKey) -> RowKey {
     match key.index.checked_add(1) {
         Some(index) => RowKey { index, ..key },
         None => RowKey { offset: Offset(key.offset.0.saturating_add(1)), index: 0, ..key },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_is_gone_only_if_nobody_has_it() {
+        let gone =
+            |offset, first, kept: Option<u64>| is_gone(Offset(offset), Offset(first), kept.map(Offset));
+        assert!(gone(50, 100, None), "all replicas trim at the same place");
+        assert!(!gone(50, 100, Some(50)), "it is still to be fetched");
+        assert!(gone(49, 100, Some(50)));
+        assert!(!gone(50, 1, None), "it has come meanwhile");
     }
 }

@@ -25,6 +25,8 @@ pub struct Settings {
     pub dead_letter_age: Duration,
     /// Beyond so many bytes of dead letters in a partition the oldest are dropped.
     pub dead_letter_bytes: u64,
+    /// Bytes, for all partitions of a node, of what the calls are called with that are under way. It is the node's to say.
+    pub payload_bytes: u64,
 }
 
 impl Default for Settings {
@@ -39,6 +41,7 @@ impl Default for Settings {
             payload_format: PayloadFormat::Json,
             dead_letter_age: Duration::from_secs(30 * 24 * 60 * 60),
             dead_letter_bytes: 256 << 20,
+            payload_bytes: 256 << 20,
         }
     }
 }
@@ -58,6 +61,7 @@ impl Settings {
             payload_format: collection.payload_format.unwrap_or(self.payload_format),
             dead_letter_age: collection.dead_letter_age.unwrap_or(self.dead_letter_age),
             dead_letter_bytes: collection.dead_letter_bytes.unwrap_or(self.dead_letter_bytes),
+            payload_bytes: self.payload_bytes,
         }
     }
 }

@@ -1,5 +1,6 @@
 //! The task of one partition: while this node leads it, it does what the plan says.
 
+mod loading;
 mod notes;
 mod shift;
 
@@ -10,6 +11,7 @@ use odgm_replication::{Partition, ReadError};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+pub(super) use self::loading::Room;
 use self::shift::Shift;
 use super::limits::RESTART_PAUSE;
 use super::plan::{Home, doubled};
@@ -22,6 +24,8 @@ pub(super) struct Means<I> {
     pub(super) invoker: Arc<I>,
     pub(super) post: Arc<dyn Post>,
     pub(super) announce: Option<Arc<dyn Announce>>,
+    /// For what calls are called with.
+    pub(super) room: Arc<Room>,
 }
 
 /// How a term's work has ended.
@@ -94,14 +98,19 @@ impl<I: Invoker> Worker<I> {
             () = self.partition.deposed(term) => None,
             reason = shift.run() => Some(reason),
         };
-        let has_recorded = shift.has_recorded();
         shift.end().await;
-        let Some(reason) = reason else {
-            return if stop.is_cancelled() { End::Stopped } else { End::Deposed };
+        let is_deposed = match reason {
+            None => !stop.is_cancelled(),
+            // Who finds out first is chance.
+            Some(_) => tokio::time::timeout(RESTART_PAUSE.0, self.partition.deposed(term)).await.is_ok(),
         };
-        // Who finds out first is chance.
-        let is_deposed = tokio::time::timeout(RESTART_PAUSE.0, self.partition.deposed(term)).await.is_ok();
-        if is_deposed || has_recorded {
+        if is_deposed {
+            shift.count_lost();
+        }
+        let Some(reason) = reason else {
+            return if is_deposed { End::Deposed } else { End::Stopped };
+        };
+        if is_deposed || shift.has_recorded() {
             tracing::debug!(class, partition = index, %term, reason, "the partition's calls are left to its leader");
             return End::Deposed;
         }

@@ -1,5 +1,6 @@
 //! What travels with a call, and what comes back.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use tokio::sync::{mpsc, oneshot};
 use tonic::{Code, Status};
 
 use crate::support::{
-    Elsewhere, Gate, Server, begin, call, class, echo, endpoint, functions, route, settings, until,
+    Classes, Elsewhere, Gate, Server, begin, call, class, echo, endpoint, functions, route, settings, until,
 };
 
 #[tokio::test]
@@ -159,13 +160,32 @@ async fn what_there_is_not_is_not_called() {
         let mut call = call("p");
         (call.target.class, call.target.function) = (class.into(), function.into());
         let failure = functions.invoke(&call).await.expect_err("refused");
-        assert_eq!((failure.code(), failure.is_temporary()), (Code::NotFound, false));
+        assert_eq!((failure.code(), failure.is_temporary()), (Code::NotFound, function == "off"));
         refusals.push(failure.to_string());
     }
     insta::assert_snapshot!(refusals.join("\n"), @r#"
     there is no class "d": expected the name of a collection
     class "c" has no function "g" to call: expected one that invocations.fn_routes of its collection names
     class "c" has no function "off" to call: it is disabled; take it out of invocations.disabled_fn to have it called
+    "#);
+    assert_eq!(server.connections().accepted, 0);
+}
+
+#[tokio::test]
+async fn what_only_the_catalogue_has_heard_of_is_waited_for() {
+    let server = Server::start(echo).await;
+    let there = class(route(&[server.address]), &[]).known.clone();
+    let mut told = Vec::new();
+    for confirmed in [Some(there), None, Some(BTreeMap::new())] {
+        let classes = Arc::new(Classes { known: BTreeMap::new(), confirmed });
+        let failure =
+            Functions::new(classes, None, settings()).invoke(&call("p")).await.expect_err("unknown here");
+        told.push(format!("{} {failure}", matches!(failure, Failure::Held { .. })));
+    }
+    insta::assert_snapshot!(told.join("\n"), @r#"
+    true the call was held back: there is no class "c": expected the name of a collection; there is one by now, of which this node is about to hear
+    true the call was held back: there is no class "c": expected the name of a collection; whether that is so cannot be confirmed now: nobody leads the catalogue
+    false there is no class "c": expected the name of a collection
     "#);
     assert_eq!(server.connections().accepted, 0);
 }

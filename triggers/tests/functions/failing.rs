@@ -14,6 +14,9 @@ use tonic::Status;
 
 use crate::support::{Gate, Manner, Server, begin, call, class, echo, endpoint, functions, route, settings};
 
+/// Longer than anything here takes.
+const LONG: Duration = Duration::from_secs(60);
+
 /// A breaker that opens after three failures and tries again soon.
 fn breaking() -> Settings {
     let pause = Duration::from_millis(2);
@@ -70,6 +73,22 @@ async fn an_endpoint_that_keeps_refusing_is_left_alone_until_it_is_well() {
     is_well.store(true, Ordering::Relaxed);
     insist(&functions, |_| false).await.expect("it answered");
     assert_eq!(endpoint(&functions).breaker, BreakerState::Closed);
+}
+
+#[tokio::test]
+async fn no_answer_speaks_against_an_endpoint_that_was_given_its_time_and_not_where_a_client_is_in_a_hurry() {
+    let server = Server::start(|_| async { std::future::pending().await }).await;
+    let functions = functions(&[&server], &[], Settings { patience: LONG, ..breaking_for_long() });
+    let hasty = Call { timeout: Duration::from_millis(20), ..call("p") };
+    for _ in 0..3 {
+        functions.invoke(&hasty).await.expect_err("it hangs");
+    }
+    assert_eq!(endpoint(&functions).breaker, BreakerState::Closed);
+    let given = Call { is_given_its_time: true, ..hasty };
+    for _ in 0..3 {
+        functions.invoke(&given).await.expect_err("it hangs");
+    }
+    assert_eq!(endpoint(&functions).breaker, BreakerState::Open);
 }
 
 #[tokio::test]

@@ -257,12 +257,20 @@ impl Gate {
     }
 }
 
-/// Classes as they were defined.
-pub(crate) struct Classes(BTreeMap<String, Definition>);
+/// Classes as they were defined: as the node knows them, and as they are; none if nobody can say that now.
+pub(crate) struct Classes {
+    pub(crate) known: BTreeMap<String, Definition>,
+    pub(crate) confirmed: Option<BTreeMap<String, Definition>>,
+}
 
 impl Catalogue for Classes {
     fn look_up(&self, class: &str, see: &mut dyn FnMut(Option<&Definition>)) {
-        see(self.0.get(class));
+        see(self.known.get(class));
+    }
+
+    fn confirm<'a>(&'a self, class: &'a str) -> BoxFuture<'a, Result<Option<Arc<Definition>>, String>> {
+        let confirmed = self.confirmed.as_ref().map(|all| all.get(class).cloned().map(Arc::new));
+        async move { confirmed.ok_or_else(|| "nobody leads the catalogue".to_owned()) }.boxed()
     }
 }
 
@@ -277,7 +285,8 @@ pub(crate) fn class(route: FuncInvokeRoute, options: &[(&str, &str)]) -> Arc<Cla
         }),
         ..CreateCollectionRequest::default()
     };
-    Arc::new(Classes([("c".to_owned(), Definition::from_wire(wire).expect("valid"))].into()))
+    let known = BTreeMap::from([("c".to_owned(), Definition::from_wire(wire).expect("valid"))]);
+    Arc::new(Classes { confirmed: Some(known.clone()), known })
 }
 
 pub(crate) fn route(addresses: &[SocketAddr]) -> FuncInvokeRoute {
@@ -311,6 +320,7 @@ pub(crate) fn call(payload: &str) -> Call {
         cause: None,
         traceparent: None,
         timeout: FOREVER,
+        is_given_its_time: false,
     }
 }
 

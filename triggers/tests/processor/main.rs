@@ -2,6 +2,7 @@
 
 #![allow(clippy::expect_used, clippy::panic)]
 
+mod catalogue;
 mod restarts;
 mod support;
 mod triggers;

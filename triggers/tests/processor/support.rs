@@ -178,13 +178,17 @@ pub(crate) struct Node {
 
 impl Node {
     pub(crate) async fn start(dir: &Path, functions: &Arc<Functions>) -> Self {
+        Self::start_with(dir, functions, Settings::default()).await
+    }
+
+    pub(crate) async fn start_with(dir: &Path, functions: &Arc<Functions>, settings: Settings) -> Self {
         let manager = Manager::open(Options::new(dir)).await.expect("the node starts");
         manager.ready().await;
         let (post, announced) = (Arc::new(Within(Arc::clone(&manager))), Arc::new(Announced::default()));
         let settings = Settings {
             trigger_backoff: Duration::from_millis(5),
             trigger_backoff_max: Duration::from_millis(20),
-            ..Settings::default()
+            ..settings
         };
         let stop = CancellationToken::new();
         let processor = Processor::start(

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use odgm_log::body::Target;
 use odgm_projections::{Outcome, Rejection};
 use odgm_replication::Partition;
+use odgm_triggers::processor::Settings;
 use tokio::task::JoinSet;
 
 use crate::support::{
@@ -102,6 +103,30 @@ async fn a_function_that_hangs_leaves_room_and_a_full_outbox_refuses_until_there
     write(&here, put("o", "8")).await;
     settled(&here).await;
     assert_eq!(here.view().header().calls.dead_letters, 0);
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn large_payloads_wait_until_there_is_room_for_them_on_the_node() {
+    const MIB: u64 = 1 << 20;
+    let (dir, functions) = (tempfile::tempdir().expect("a folder"), Functions::new());
+    // Each of them is counted twice.
+    let settings = Settings { payload_bytes: 5 * MIB, ..Settings::default() };
+    let node = Node::start_with(dir.path(), &functions, settings).await;
+    let (here, there) = (node.collection("here", &[]).await, node.collection("there", &[]).await);
+    functions.set("count", Doing::Hangs);
+    let large = "x".repeat(1_000_000);
+    for partition in [&here, &there] {
+        attach(partition, "o", triggers(&[target("here", "count")], &[], &[])).await;
+        for _ in 0..5 {
+            write(partition, put("o", &large)).await;
+        }
+    }
+    functions.called(2).await;
+    functions.set("count", Doing::Answers(Default::default()));
+    settled(&here).await;
+    settled(&there).await;
+    assert_eq!((functions.calls().len(), functions.most_under_way()), (10, 2));
     node.stop().await;
 }
 

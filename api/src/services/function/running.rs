@@ -43,6 +43,8 @@ impl Running {
                 failure @ (Failure::NoClass { .. }
                 | Failure::NoPartition { .. }
                 | Failure::NoFunction { .. }
+                | Failure::Disabled { .. }
+                | Failure::Standby { .. }
                 | Failure::Misconfigured { .. }
                 | Failure::Held { .. }),
             ) => Err(not_applied(refused(&failure))),

@@ -29,6 +29,8 @@ const TOKENS: &str = "oprc/*/*/liveliness/*";
 pub(crate) struct Remote {
     session: Session,
     manager: Arc<Manager>,
+    /// The largest answer, as that of a function with a URL.
+    answer_bytes: usize,
     alive: Arc<Alive>,
     _tokens: Subscriber<()>,
 }
@@ -46,15 +48,20 @@ struct Asked {
 }
 
 impl Remote {
-    /// Over this session, of a node with these partitions.
-    pub(crate) fn open(session: &Session, manager: &Arc<Manager>) -> zenoh::Result<Self> {
+    /// Over this session, of a node with these partitions. No answer may be larger than `answer_bytes`.
+    pub(crate) fn open(
+        session: &Session,
+        manager: &Arc<Manager>,
+        answer_bytes: usize,
+    ) -> zenoh::Result<Self> {
         let alive = Arc::new(Alive::default());
         let heard = Arc::clone(&alive);
         let tokens = session.liveliness().declare_subscriber(TOKENS).history(true);
         let tokens = tokens
             .callback(move |sample| heard.take(sample.key_expr(), sample.kind() == SampleKind::Put))
             .wait()?;
-        Ok(Self { session: session.clone(), manager: Arc::clone(manager), alive, _tokens: tokens })
+        let (session, manager) = (session.clone(), Arc::clone(manager));
+        Ok(Self { session, manager, answer_bytes, alive, _tokens: tokens })
     }
 
     async fn ask(&self, asked: Asked) -> Result<Answer, Failure> {
@@ -68,7 +75,7 @@ impl Remote {
                 sent.map_err(|error| error.to_string()).and_then(|sent| sent.map_err(|e| e.to_string()));
             sent.map_err(|reason| Failure::Unreachable { reason: format!("Zenoh: {reason}") })?;
             match replies.recv().await {
-                Some(reply) => read(&reply),
+                Some(reply) => read(&reply, self.answer_bytes),
                 None => Err(Failure::Unreachable {
                     reason: format!("nobody answers at {key}: expected a Zenoh queryable there"),
                 }),
@@ -140,8 +147,9 @@ fn send(session: &Session, asked: Asked, sender: mpsc::Sender<Reply>) -> zenoh::
         .wait()
 }
 
-fn read(reply: &Reply) -> Result<Answer, Failure> {
+fn read(reply: &Reply, most: usize) -> Result<Answer, Failure> {
     match reply.result() {
+        Ok(sample) if sample.payload().len() > most => Err(functions::too_large(most)),
         Ok(sample) => answer(copied(sample.payload())),
         Err(error) => {
             let message = String::from_utf8_lossy(&error.payload().to_bytes()).into_owned();

@@ -78,7 +78,7 @@ fn settlement(word: &str) -> Settlement {
         }
         ["dead", reason, rest @ ..] => Verdict::Dead {
             reason: (*reason).into(),
-            payload: Blob("payload".into()),
+            payload: Some(Blob("payload".into())),
             finished: rest.first().map(|status| finished(status)),
         },
         _ => panic!("unknown verdict {verdict:?}"),

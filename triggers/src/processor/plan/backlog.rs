@@ -3,7 +3,8 @@
 //! A lane is what rows wait for together: a function, or a partition that outcomes go to. Of each lane the rows with the lowest
 //! keys are here; what is not here is in the view, at or after the lane's mark, or at or after the mark of all lanes. A lane that
 //! is held has no rows here, and one that has too many has no more, so neither is in the way of other lanes however many rows it
-//! has. Rows come from the feed as long as all before them are here, and else out of the view, page by page.
+//! has. Rows come from the feed as long as all before them are here, and else out of the view, page by page. Lanes have a bound of
+//! their own: beyond it the rows of new lanes stay unread until one of those that are known has none left.
 //!
 //! Three things are relied on. A row that is put into the view after a page was read has a key of at least the
 //! page's `as_of`. Whoever hands a page or the end of a row over has handed over what was fed before. And rows only leave
@@ -24,8 +25,10 @@ use self::lane::{Gate, Lane, relist};
 /// Bounds on what is in memory.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::processor) struct Bounds {
-    /// Rows and lanes.
+    /// Rows.
     pub(in crate::processor) rows: usize,
+    /// Lanes that are told apart.
+    pub(in crate::processor) lanes: usize,
     /// Rows of a lane that wait.
     pub(in crate::processor) rows_of_one: usize,
 }
@@ -146,7 +149,7 @@ impl<K: Copy + Ord + Debug, L: Clone + Ord + Debug, R> Backlog<K, L, R> {
             // Those before it have to be read first, and it with them.
             return self.lose(key);
         }
-        if !self.has_room() {
+        if !self.has_room() || !self.has_lane_for(lane) {
             return self.uncover(key);
         }
         let found = self.lanes.entry(lane.clone()).or_default();
@@ -181,7 +184,8 @@ impl<K: Copy + Ord + Debug, L: Clone + Ord + Debug, R> Backlog<K, L, R> {
             return None;
         }
         let of_use = |from: &K| *from <= until;
-        let unread = self.unread.filter(of_use);
+        // Rows of the lanes that there are come before all that is unread, or when a lane has gone.
+        let unread = self.unread.filter(of_use).filter(|_| self.lanes.len() < self.bounds.lanes);
         let hungry = self.hungry.first().map(|(mark, _)| *mark).filter(of_use);
         // A lane may have to be looked for among many rows of others; new ones do not wait for it.
         let from = match (unread, hungry) {
@@ -218,6 +222,14 @@ impl<K: Copy + Ord + Debug, L: Clone + Ord + Debug, R> Backlog<K, L, R> {
                 end = Some(key);
                 break;
             }
+            if !self.has_lane_for(&lane) {
+                // It is among what is unread, and stays so.
+                if self.unread.is_some_and(|unread| unread < reading.from) {
+                    continue;
+                }
+                end = Some(key);
+                break;
+            }
             let found = self.lanes.entry(lane.clone()).or_default();
             if found.mark.is_some_and(|mark| mark < reading.from) {
                 // Its mark is before all that was read, and stays.
@@ -237,14 +249,19 @@ impl<K: Copy + Ord + Debug, L: Clone + Ord + Debug, R> Backlog<K, L, R> {
         if self.unread.is_some_and(|unread| from <= unread) {
             self.unread = end.map(|end| self.unread.map_or(end, |unread| unread.max(end)));
         }
+        // What begins with all that is unread needs no mark.
+        let is_passed = |mark: &K| end.is_none_or(|end| *mark < end) || self.unread == Some(*mark);
         let passed: Vec<_> = {
             let passed = self.marks.iter().skip_while(|(mark, _)| *mark < from);
-            passed.take_while(|(mark, _)| end.is_none_or(|end| *mark < end)).cloned().collect()
+            passed.take_while(|(mark, _)| is_passed(mark)).cloned().collect()
         };
         for (_, lane) in passed {
             if !left.contains_key(&lane) {
-                let before_all = end.filter(|end| self.unread.is_none_or(|unread| *end < unread));
-                self.mark(&lane, before_all);
+                let last = self.lanes.get(&lane).and_then(|found| found.last_parked);
+                let is_before_all = |end: &K| {
+                    self.unread.is_none_or(|unread| *end < unread) && last.is_none_or(|last| *end <= last)
+                };
+                self.mark(&lane, end.filter(is_before_all));
             }
         }
         for (lane, key) in left {
@@ -305,13 +322,13 @@ impl<K: Copy + Ord + Debug, L: Clone + Ord + Debug, R> Backlog<K, L, R> {
         })
     }
 
-    /// What was under way did not take place, and nothing of its lane will until then: its rows go back to where they were. Whether
-    /// the lane was not held already.
-    pub(in crate::processor) fn hold(&mut self, key: K, until: Timestamp) -> bool {
-        let Some(row) = self.rows.remove(&key) else { return false };
+    /// What was under way did not take place, and nothing of its lane will until then: its rows go back to where they were. How
+    /// often that has come to pass since the lane was open; none if it is held already.
+    pub(in crate::processor) fn hold(&mut self, key: K, until: Timestamp) -> Option<u32> {
+        let row = self.rows.remove(&key)?;
         self.out -= usize::from(row.state == State::Out);
         let lane = row.lane;
-        let Some(found) = self.lanes.get_mut(&lane) else { return false };
+        let found = self.lanes.get_mut(&lane)?;
         found.out -= usize::from(row.state == State::Out);
         found.here -= 1;
         let is_news = !matches!(found.gate, Gate::Held(_));
@@ -327,7 +344,7 @@ impl<K: Copy + Ord + Debug, L: Clone + Ord + Debug, R> Backlog<K, L, R> {
                 until
             }
         };
-        let until = until.max(before);
+        let (until, times) = (until.max(before), found.holds);
         found.gate = Gate::Held(until);
         self.holds.insert((until, lane.clone()));
         for key in &back {
@@ -337,6 +354,31 @@ impl<K: Copy + Ord + Debug, L: Clone + Ord + Debug, R> Backlog<K, L, R> {
         if let Some(first) = back.first() {
             self.skip(&lane, *first);
         }
+        is_news.then_some(times)
+    }
+
+    /// What was under way did not take place, for reasons of its own and not of its lane: it goes back to where it was, behind the
+    /// mark of `aside`, a lane that has no rows but those. Until then none of them is looked at again. Whether that lane was
+    /// empty.
+    pub(in crate::processor) fn park(&mut self, key: K, aside: &L, until: Timestamp) -> bool {
+        let Some(row) = self.rows.remove(&key) else { return false };
+        self.out -= usize::from(row.state == State::Out);
+        if let Some(found) = self.lanes.get_mut(&row.lane) {
+            found.out -= usize::from(row.state == State::Out);
+            found.here -= 1;
+            if found.gate == Gate::Probing(Some(key)) {
+                found.gate = Gate::Probing(None);
+            }
+        }
+        self.refresh(&row.lane);
+        let found = self.lanes.entry(aside.clone()).or_default();
+        let is_news = found.last_parked.is_none();
+        found.last_parked = found.last_parked.max(Some(key));
+        if !matches!(found.gate, Gate::Held(_)) {
+            found.gate = Gate::Held(until);
+            self.holds.insert((until, aside.clone()));
+        }
+        self.skip(aside, key);
         is_news
     }
 
@@ -379,6 +421,16 @@ impl<K: Copy + Ord + Debug, L: Clone + Ord + Debug, R> Backlog<K, L, R> {
         here.into_iter().chain(skipped).chain(self.unread).min()
     }
 
+    /// How many are under way, or have ended and are in the view still.
+    pub(in crate::processor) fn begun(&self) -> usize {
+        self.rows.values().filter(|row| row.state != State::Waiting).count()
+    }
+
+    /// Lanes that are not open.
+    pub(in crate::processor) fn held(&self) -> usize {
+        self.lanes.values().filter(|lane| lane.gate != Gate::Open).count()
+    }
+
     /// How many are under way.
     #[cfg(test)]
     pub(in crate::processor) fn out(&self) -> usize {
@@ -390,14 +442,25 @@ impl<K: Copy + Ord + Debug, L: Clone + Ord + Debug, R> Backlog<K, L, R> {
         self.bytes
     }
 
-    /// Rows and lanes in memory.
+    /// Lanes that are told apart.
+    #[cfg(test)]
+    pub(in crate::processor) fn lanes(&self) -> usize {
+        self.lanes.len()
+    }
+
+    /// Rows in memory.
     pub(in crate::processor) fn size(&self) -> usize {
         let gone = self.reading.as_ref().map_or(0, |reading| reading.gone.len());
-        self.rows.len() + self.lanes.len() + gone
+        self.rows.len() + gone
     }
 
     fn has_room(&self) -> bool {
         self.size() < self.bounds.rows
+    }
+
+    /// Whether rows of that lane can be told apart from those of others.
+    fn has_lane_for(&self, lane: &L) -> bool {
+        self.lanes.len() < self.bounds.lanes || self.lanes.contains_key(lane)
     }
 
     fn insert(&mut self, key: K, lane: &L, row: R, bytes: usize) {

@@ -10,16 +10,22 @@ use odgm_projections::{OutboxRow, Subject};
 
 use super::backlog::{Allowed, Backlog, Bounds, Found, Rows};
 use super::proposals::Ending;
-use super::{Attempted, Dispatch, Effect, Home, Note, Now, Page, doubled, micros};
+use super::{Attempted, Dispatch, Effect, Home, Note, Now, Page, Unread, doubled, micros};
 use crate::invoker::{Answer, Failure};
-use crate::processor::limits::{READ_PAUSE, REASON_BYTES, SHARE, SHORTEST_HOLD, WAITING_BYTES};
+use crate::processor::limits::{
+    READ_PAUSE, REASON_BYTES, SHARE, SHORTEST_HOLD, SUSPENDED_PAUSE, WAITING_BYTES,
+};
 use crate::processor::settings::Settings;
 
-/// A function of a class.
+/// What calls wait for together.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Function {
-    class: String,
-    name: String,
+enum Lane {
+    Function {
+        class: String,
+        name: String,
+    },
+    /// That their records can be read here. No call is of it but those that were put aside.
+    Records,
 }
 
 #[derive(Debug)]
@@ -32,7 +38,7 @@ struct Waiting {
 pub(super) struct Calls {
     home: Home,
     room: Bounds,
-    backlog: Backlog<RowKey, Arc<Function>, Waiting>,
+    backlog: Backlog<RowKey, Arc<Lane>, Waiting>,
     /// When the newest record was applied that was fed, as far as that is known.
     fed: Timestamp,
     /// Until then the view is not read, after that has failed.
@@ -80,7 +86,8 @@ pub(super) fn share(of: usize) -> usize {
 /// What may be in memory and under way. Where many may be under way, so many have to be in memory.
 fn bounds(settings: &Settings, room: Bounds) -> (Bounds, Allowed) {
     let total = settings.max_concurrent_triggers.max(1);
-    let bounds = Bounds { rows: room.rows.max(4 * total), rows_of_one: room.rows_of_one.max(total) };
+    let (rows, rows_of_one) = (room.rows.max(4 * total), room.rows_of_one.max(total));
+    let bounds = Bounds { rows, rows_of_one, ..room };
     (bounds, Allowed { total, of_one: share(total) })
 }
 
@@ -101,6 +108,16 @@ impl Calls {
         self.backlog.lowest().map(|key| key.due)
     }
 
+    /// Functions of which no calls are made for now, or single ones to see.
+    pub(super) fn held(&self) -> usize {
+        self.backlog.held()
+    }
+
+    /// Calls that are being made, or have been and are not settled.
+    pub(super) fn begun(&self) -> usize {
+        self.backlog.begun()
+    }
+
     /// Calls that are being made.
     #[cfg(test)]
     pub(super) fn in_flight(&self) -> usize {
@@ -108,8 +125,8 @@ impl Calls {
     }
 
     #[cfg(test)]
-    pub(super) fn size(&self) -> usize {
-        self.backlog.size()
+    pub(super) fn size(&self) -> (usize, usize) {
+        (self.backlog.size(), self.backlog.lanes())
     }
 
     /// Whether a row has the key of another one, whose end is not known here or may be in a page that is being read. One that is
@@ -127,12 +144,15 @@ impl Calls {
         if row.attempt > 0 && key.due > now.time {
             return self.backlog.uncover(key);
         }
-        let payload = Some(payload).filter(|payload| self.backlog.bytes() + payload.len() <= WAITING_BYTES);
+        // One that was redriven has it itself, if it was ever known.
+        let is_known = row.generation == 0 || row.payload.is_some();
+        let fits = |payload: &Bytes| self.backlog.bytes() + payload.len() <= WAITING_BYTES;
+        let payload = Some(payload).filter(|payload| is_known && fits(payload));
         let bytes = payload.as_ref().map_or(0, Bytes::len);
-        let function = self.function(&row);
+        let lane = self.lane(&row);
         // What it has of its payload is not needed twice.
         let row = Arc::new(OutboxRow { payload: None, ..row });
-        self.backlog.offer(key, &function, Waiting { row, payload }, bytes);
+        self.backlog.offer(key, &lane, Waiting { row, payload }, bytes);
     }
 
     /// Rows that come behind all that was fed are not due before.
@@ -150,7 +170,7 @@ impl Calls {
         match page {
             Ok(Page { rows, next, as_of }) => {
                 let found = rows.into_iter().map(|(key, row)| {
-                    let lane = self.function(&row);
+                    let lane = self.lane(&row);
                     Found { key, lane, row: Waiting { row: Arc::new(row), payload: None } }
                 });
                 let rows = found.collect();
@@ -199,10 +219,9 @@ impl Calls {
         let attempts = row.attempt.saturating_add(1);
         let (is_answered, verdict) = match judge(now, result, took) {
             Judged::Held { pause, reason } => {
-                let is_news = self.backlog.hold(key, now.after(pause));
-                return is_news
-                    .then_some(Note::Held { row, pause, reason })
-                    .map_or(Came::Nothing, Came::Held);
+                let times = self.backlog.hold(key, now.after(pause));
+                let note = times.map(|times| Note::Held { row, pause, reason, is_first: times == 1 });
+                return note.map_or(Came::Nothing, Came::Held);
             }
             Judged::Ended(finished) => (true, Verdict::Ended(finished)),
             Judged::Failed { reason, .. } if attempts < settings.trigger_max_attempts => {
@@ -211,12 +230,30 @@ impl Calls {
             }
             Judged::Failed { reason, finished } => {
                 let reason = format!("given up after {attempts} attempts: {reason}");
-                (false, Verdict::Dead { reason, payload: Blob(payload), finished: Some(finished) })
+                (false, Verdict::Dead { reason, payload: Some(Blob(payload)), finished: Some(finished) })
             }
             Judged::Hopeless { reason } => {
-                (true, Verdict::Dead { reason, payload: Blob(payload), finished: None })
+                (true, Verdict::Dead { reason, payload: Some(Blob(payload)), finished: None })
             }
         };
+        self.ended(key, row, verdict, is_answered)
+    }
+
+    /// A call was not made, which is no attempt: it waits until its record can be read, or is given up if it never can.
+    pub(super) fn unread(&mut self, now: Now, unread: Unread) -> Came {
+        let Unread { key, reason, is_gone } = unread;
+        let Some(row) = self.backlog.get(key).map(|waiting| Arc::clone(&waiting.row)) else {
+            return Came::Nothing;
+        };
+        if is_gone {
+            let verdict = Verdict::Dead { reason: brief(reason), payload: None, finished: None };
+            return self.ended(key, row, verdict, false);
+        }
+        let is_first = self.backlog.park(key, &Arc::new(Lane::Records), now.after(READ_PAUSE));
+        Came::Held(Note::Unread { key, row, reason, is_first })
+    }
+
+    fn ended(&mut self, key: RowKey, row: Arc<OutboxRow>, verdict: Verdict, is_answered: bool) -> Came {
         self.backlog.ended(key, is_answered);
         let attempt = Attempt { row: key, generation: row.generation, attempt: row.attempt };
         let is_own = self.is_own(&row);
@@ -229,12 +266,12 @@ impl Calls {
             || self.home.is(&row.target.class, row.target.partition)
     }
 
-    fn function(&self, row: &OutboxRow) -> Arc<Function> {
+    fn lane(&self, row: &OutboxRow) -> Arc<Lane> {
         let class = match row.subject {
             Subject::Invocation { .. } => &self.home.class,
             Subject::Data { .. } | Subject::Function { .. } => &row.target.class,
         };
-        Arc::new(Function { class: class.clone(), name: row.target.function.clone() })
+        Arc::new(Lane::Function { class: class.clone(), name: row.target.function.clone() })
     }
 }
 
@@ -263,6 +300,10 @@ fn judge(now: Now, result: Result<Answer, Failure>, took: Duration) -> Judged {
         Err(Failure::Held { until, reason }) => {
             let pause = until.saturating_duration_since(now.at).max(SHORTEST_HOLD);
             Judged::Held { pause, reason }
+        }
+        // Somebody has said so for now, and will say when that is over.
+        Err(failure @ (Failure::Disabled { .. } | Failure::Standby { .. })) => {
+            Judged::Held { pause: SUSPENDED_PAUSE, reason: brief(failure.to_string()) }
         }
         Err(
             failure @ (Failure::NoClass { .. }

@@ -171,8 +171,8 @@ impl Deliveries {
             Err(PostError::Gone(reason)) => Forgetting::Undeliverable(place, reason),
             Err(PostError::Later(reason)) => {
                 let pause = doubled(DELIVERY_PAUSE, self.backlog.holds_of(place));
-                let is_news = self.backlog.hold(place, now.after(pause));
-                return Came { record: None, note: is_news.then_some(Note::Waits { row, reason }) };
+                let times = self.backlog.hold(place, now.after(pause));
+                return Came { record: None, note: times.map(|_| Note::Waits { row, reason }) };
             }
         };
         self.backlog.ended(place, true);

@@ -4,7 +4,7 @@ use odgm_log::Timestamp;
 use odgm_log::body::calls::{Discard, Place};
 
 use super::{LetterPage, Now, micros};
-use crate::processor::limits::{LETTERS, LOOK};
+use crate::processor::limits::LOOK;
 use crate::processor::settings::Settings;
 
 /// Goes through the dead letters, a few at a time, and begins again at the end.
@@ -16,11 +16,13 @@ pub(super) struct Letters {
     after: Option<Place>,
     /// Records that drop some and are not applied yet.
     dropping: usize,
+    /// Whether there were more than may be when it was looked last.
+    is_excess: bool,
 }
 
 impl Letters {
     pub(super) fn new(now: Timestamp) -> Self {
-        Self { next: Some(now), after: None, dropping: 0 }
+        Self { next: Some(now), after: None, dropping: 0, is_excess: false }
     }
 
     /// After which letter it is to be looked now, if it is.
@@ -34,6 +36,13 @@ impl Letters {
         self.next
     }
 
+    /// So many bytes there are: if that is too much it is not waited for the next look.
+    pub(super) fn weighed(&mut self, now: Now, bytes: u64, settings: &Settings) {
+        if bytes > settings.dead_letter_bytes && self.next.is_some() {
+            (self.next, self.after) = (Some(now.time), None);
+        }
+    }
+
     pub(super) fn unreadable(&mut self, now: Now) {
         self.next = Some(now.after(LOOK.0));
     }
@@ -41,10 +50,11 @@ impl Letters {
     /// What is to be dropped of these.
     pub(super) fn seen(&mut self, now: Now, page: &LetterPage, settings: &Settings) -> Vec<Discard> {
         let excess = page.total_bytes.saturating_sub(settings.dead_letter_bytes);
-        if excess > 0 && self.after.is_some() {
+        self.is_excess = excess > 0;
+        if self.is_excess && self.after.is_some() {
             // The first ones go first.
             self.after = None;
-            self.next = Some(now.after(LOOK.1));
+            self.next = Some(now.time);
             return Vec::new();
         }
         let mut freed = 0;
@@ -65,11 +75,11 @@ impl Letters {
         ];
         let discards = discards.into_iter().filter(|(letters, _)| !letters.is_empty());
         let discards: Vec<_> = discards.map(|(letters, reason)| Discard { letters, reason }).collect();
-        let is_last = page.letters.len() < LETTERS;
-        self.after = if is_last || excess > 0 { None } else { page.letters.last().map(|last| last.place) };
+        let is_behind = page.has_more && !self.is_excess;
+        self.after = page.letters.last().map(|last| last.place).filter(|_| is_behind);
         self.dropping += discards.len();
         if discards.is_empty() {
-            let pause = if is_last { LOOK.0 } else { LOOK.1 };
+            let pause = if page.has_more { LOOK.1 } else { LOOK.0 };
             self.next = Some(now.after(pause));
         }
         discards
@@ -79,7 +89,7 @@ impl Letters {
     pub(super) fn discarded(&mut self, now: Now) {
         self.dropping = self.dropping.saturating_sub(1);
         if self.dropping == 0 {
-            self.next = Some(now.after(LOOK.1));
+            self.next = Some(if self.is_excess { now.time } else { now.after(LOOK.1) });
         }
     }
 }

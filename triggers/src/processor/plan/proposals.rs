@@ -92,12 +92,13 @@ impl Ending {
             Verdict::Ended(finished) => of(finished),
             Verdict::Retry { reason, .. } => reason.len(),
             Verdict::Dead { reason, payload, finished } => {
-                reason.len() + payload.0.len() + finished.as_ref().map_or(0, of)
+                let payload = payload.as_ref().map_or(0, |payload| payload.0.len());
+                reason.len() + payload + finished.as_ref().map_or(0, of)
             }
         }
     }
 
-    /// Leaves out what no record can hold.
+    /// Leaves out what no record can hold: of what was given up the answer, and the payload only if it is still too large.
     fn shed(&mut self) {
         let shed = |finished: &mut Finished| {
             let bytes = finished.payload.0.len();
@@ -108,10 +109,10 @@ impl Ending {
         match &mut self.verdict {
             Verdict::Ended(finished) => shed(finished),
             Verdict::Retry { .. } => {}
-            Verdict::Dead { payload, finished, .. } => {
-                *payload = Default::default();
-                finished.as_mut().map(shed);
+            Verdict::Dead { finished: Some(finished), .. } if !finished.payload.0.is_empty() => {
+                shed(finished);
             }
+            Verdict::Dead { payload, .. } => *payload = None,
         }
     }
 

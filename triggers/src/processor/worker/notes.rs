@@ -21,13 +21,10 @@ pub(super) fn is_of_trigger(row: &OutboxRow) -> bool {
 /// Counts it, and tells of it; of how calls of triggers end, if `logs`.
 pub(super) fn take(home: &Home, meters: &Meters, logs: bool, note: Note) {
     match note {
-        Note::Ended { .. }
-        | Note::Retried { .. }
-        | Note::Dead { .. }
-        | Note::Stale { .. }
-        | Note::Held { .. } => {
+        Note::Ended { .. } | Note::Retried { .. } | Note::Dead { .. } | Note::Stale { .. } => {
             of_call(home, meters, logs, note);
         }
+        Note::Unread { .. } | Note::Held { .. } => of_waiting(home, meters, note),
         Note::Arrived(_) | Note::Waits { .. } | Note::Undeliverable { .. } => of_delivery(home, meters, note),
         Note::Discarded { .. } | Note::Refused { .. } | Note::Unreadable { .. } => of_partition(home, note),
     }
@@ -68,16 +65,50 @@ fn of_call(home: &Home, meters: &Meters, logs: bool, note: Note) {
             meters.stale(1);
             tracing::debug!(class, partition = index, %offset, place, "what came of a call was known already");
         }
-        Note::Held { row, pause, reason } => {
+        _ => {}
+    }
+}
+
+fn of_waiting(home: &Home, meters: &Meters, note: Note) {
+    let Home { class, index, .. } = home;
+    match note {
+        Note::Unread { key, row, reason, is_first } => {
+            meters.unread();
+            let (call, target) = (name(home, key, &row), target(&row));
+            if is_first {
+                tracing::error!(
+                    class,
+                    partition = index,
+                    call,
+                    target,
+                    reason,
+                    "calls wait, as what they are called with cannot be read here; it is tried again"
+                );
+            } else {
+                tracing::debug!(
+                    class,
+                    partition = index,
+                    call,
+                    target,
+                    reason,
+                    "a call waits for its record"
+                );
+            }
+        }
+        Note::Held { row, pause, reason, is_first } => {
             let target = target(&row);
-            tracing::debug!(
-                class,
-                partition = index,
-                target,
-                ?pause,
-                reason,
-                "calls of a function are held back"
-            );
+            if is_first {
+                tracing::info!(class, partition = index, target, reason, "calls of a function wait");
+            } else {
+                tracing::debug!(
+                    class,
+                    partition = index,
+                    target,
+                    ?pause,
+                    reason,
+                    "calls of a function still wait"
+                );
+            }
         }
         _ => {}
     }

@@ -5,7 +5,7 @@ use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use odgm_log::body::calls::{Place, RowKey};
+use odgm_log::body::calls::{Place as Where, RowKey};
 use odgm_log::{Payload, Term, Timestamp};
 use odgm_projections::{DeliveryRow, OutboxRow};
 use odgm_replication::{Answer as Proposed, Feed, Partition};
@@ -13,15 +13,17 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior};
 
+use super::loading::{self, Loaded, Place, Rest};
 use super::{Means, notes};
 use crate::invoker::{Failure, Invoker};
 use crate::metrics::{Backlog, InFlight, Meters};
 use crate::post::PostError;
 use crate::processor::clock::Clock;
 use crate::processor::limits::{ANNOUNCED, DELIVER_WITHIN, FEED, GAUGES};
-use crate::processor::payload;
+use crate::processor::payload::{self, Manner};
 use crate::processor::plan::{
-    Attempted, Deliver, Dispatch, Effect, Home, LetterPage, Message, Now, Page, Plan, Room, deliveries,
+    Attempted, Deliver, Dispatch, Effect, Home, LetterPage, Message, Now, Page, Plan, Room, Unread,
+    deliveries,
 };
 use crate::processor::reading::{self, ReadError};
 use crate::processor::settings::Settings;
@@ -29,13 +31,14 @@ use crate::processor::settings::Settings;
 /// What a task has come back with.
 enum Done {
     Attempted(Attempted),
-    /// Calls with what they are called with, or why that is not known.
-    Loaded(Vec<(Dispatch, Result<Bytes, ReadError>)>),
+    Loaded(Loaded),
+    /// There is room for the first of these.
+    Room(Option<Place>, Vec<Dispatch>),
     Outbox(Result<Page<RowKey, OutboxRow>, ReadError>),
-    Deliveries(Result<Page<Place, DeliveryRow>, ReadError>),
+    Deliveries(Result<Page<Where, DeliveryRow>, ReadError>),
     Letters(Result<LetterPage, ReadError>),
     Delivered {
-        place: Place,
+        place: Where,
         answer: Result<(), PostError>,
     },
 }
@@ -105,8 +108,21 @@ impl<I: Invoker> Shift<I> {
     }
 
     /// Ends all that is under way, and returns when that is so.
-    pub(super) async fn end(mut self) {
+    pub(super) async fn end(&mut self) {
         self.tasks.shutdown().await;
+    }
+
+    /// Another leads: what came of calls and is not recorded, or would still have come, does not count any more.
+    pub(super) fn count_lost(&mut self) {
+        // Some may have been recorded before, and nobody has looked yet.
+        let now = self.hand_over(&mut Vec::new());
+        self.meters.stale(self.plan.begun() as u64);
+        // Nothing more is begun; what is known now is told.
+        for effect in self.plan.effects(now) {
+            if matches!(effect, Effect::Note(_)) {
+                self.perform(effect);
+            }
+        }
     }
 
     /// Works until nothing more can be done in this term; why.
@@ -122,7 +138,10 @@ impl<I: Invoker> Shift<I> {
                 }
                 self.perform(effect);
             }
-            self.load();
+            let unloaded = std::mem::take(&mut self.unloaded);
+            if !unloaded.is_empty() {
+                self.load(unloaded, None);
+            }
             // Without one it waits for what happens.
             let wake = self.plan.wake();
             let until = wake.map_or_else(Instant::now, |wake| self.clock.moment_of(wake));
@@ -139,7 +158,7 @@ impl<I: Invoker> Shift<I> {
                     Ok(()) => messages.push(Message::Settings(self.settings.borrow_and_update().clone())),
                     Err(_) => return "its options are not told any more".to_owned(),
                 },
-                _ = gauges.tick() => self.gauge(),
+                _ = gauges.tick() => messages.push(self.gauge()),
             }
         }
     }
@@ -187,6 +206,11 @@ impl<I: Invoker> Shift<I> {
                     next = self.tasks.try_join_next();
                     continue;
                 }
+                Done::Room(place, dispatches) => {
+                    self.load(dispatches, place);
+                    next = self.tasks.try_join_next();
+                    continue;
+                }
                 Done::Outbox(page) => Message::Outbox(page.map_err(reason)),
                 Done::Deliveries(page) => Message::Deliveries(page.map_err(reason)),
                 Done::Letters(page) => Message::Letters(page.map_err(reason)),
@@ -198,12 +222,20 @@ impl<I: Invoker> Shift<I> {
         Ok(())
     }
 
-    /// Makes calls of which it is known now what they are called with.
-    fn loaded(&mut self, loaded: Vec<(Dispatch, Result<Bytes, ReadError>)>, messages: &mut Vec<Message>) {
-        for (dispatch, payload) in loaded {
+    /// Makes calls of which it is known now what they are called with; the others wait for room.
+    fn loaded(&mut self, loaded: Loaded, messages: &mut Vec<Message>) {
+        if let Some(Rest { dispatches, wanted }) = loaded.rest {
+            let means = Arc::clone(&self.means);
+            self.tasks.spawn(async move { Done::Room(means.room.enter(wanted).await, dispatches) });
+        }
+        for (dispatch, payload) in loaded.calls {
             match payload {
-                Ok(payload) => self.call(dispatch, payload),
-                Err(error) => messages.push(Message::Attempted(self.unmade(&dispatch, &error))),
+                Ok((payload, place)) => self.call(dispatch, payload, place),
+                Err(error) => messages.push(Message::Unread(Unread {
+                    key: dispatch.key,
+                    is_gone: error.is_final(),
+                    reason: error.to_string(),
+                })),
             }
         }
     }
@@ -211,7 +243,11 @@ impl<I: Invoker> Shift<I> {
     fn perform(&mut self, effect: Effect) {
         match effect {
             Effect::Dispatch(Dispatch { key, row, payload: Some(payload) }) => {
-                self.call(Dispatch { key, row, payload: None }, payload);
+                let dispatch = Dispatch { key, row, payload: None };
+                match self.means.room.try_enter(payload.len()) {
+                    Some(place) => self.call(dispatch, payload, place),
+                    None => self.unloaded.push(dispatch),
+                }
             }
             Effect::Dispatch(dispatch) => self.unloaded.push(dispatch),
             Effect::ReadOutbox { from, until } => {
@@ -251,32 +287,23 @@ impl<I: Invoker> Shift<I> {
         });
     }
 
-    /// Reads what calls are called with, all at once.
-    fn load(&mut self) {
-        if self.unloaded.is_empty() {
-            return;
-        }
-        let dispatches = std::mem::take(&mut self.unloaded);
-        let partition = Arc::clone(&self.partition);
-        self.tasks.spawn_blocking(move || {
-            let load = |dispatch: Dispatch| {
-                let payload = reading::payload(&partition, &dispatch);
-                (dispatch, payload)
-            };
-            Done::Loaded(dispatches.into_iter().map(load).collect())
-        });
+    /// Reads what calls are called with, as many of them at once as there is room for.
+    fn load(&mut self, dispatches: Vec<Dispatch>, first: Option<Place>) {
+        let (partition, means) = (Arc::clone(&self.partition), Arc::clone(&self.means));
+        self.tasks
+            .spawn_blocking(move || Done::Loaded(loading::read(&partition, &means.room, dispatches, first)));
     }
 
-    fn call(&mut self, dispatch: Dispatch, payload: Bytes) {
+    fn call(&mut self, dispatch: Dispatch, payload: Bytes, place: Place) {
         let means = Arc::clone(&self.means);
         let home = Arc::clone(&self.home);
-        let settings = self.settings.borrow().clone();
+        let manner = Manner::from(&*self.settings.borrow());
         let announces = self.announces(&dispatch);
         let chance = self.chance_of(&dispatch);
         let under_way: InFlight = self.meters.dispatched();
         self.tasks.spawn(async move {
             let Dispatch { key, row, .. } = dispatch;
-            let call = payload::call(&home, key, &row, payload.clone(), &settings);
+            let call = payload::call(&home, key, &row, payload.clone(), manner);
             if announces && let Some(announce) = &means.announce {
                 announce.announce(&call);
             }
@@ -284,7 +311,7 @@ impl<I: Invoker> Shift<I> {
             let began = Instant::now();
             let invoked = tokio::time::timeout(call.timeout, means.invoker.invoke(&call)).await;
             let result = invoked.unwrap_or(Err(Failure::Timeout { after: call.timeout }));
-            drop(under_way);
+            drop((under_way, place));
             Done::Attempted(Attempted { key, payload, took: began.elapsed(), result, chance })
         });
     }
@@ -297,7 +324,10 @@ impl<I: Invoker> Shift<I> {
     }
 
     fn note_announced(&mut self, attempted: &Attempted) {
-        let is_held = matches!(attempted.result, Err(Failure::Held { .. }));
+        let is_held = matches!(
+            attempted.result,
+            Err(Failure::Held { .. } | Failure::Disabled { .. } | Failure::Standby { .. })
+        );
         if is_held && self.means.announce.is_some() && self.announced.len() < ANNOUNCED {
             self.announced.insert(attempted.key);
         }
@@ -306,17 +336,6 @@ impl<I: Invoker> Shift<I> {
     fn chance_of(&self, dispatch: &Dispatch) -> u32 {
         let hash = self.chance.hash_one((dispatch.key, dispatch.row.attempt));
         u32::try_from(hash >> 32).unwrap_or_default()
-    }
-
-    /// An attempt that was not made, as nobody knows with what.
-    fn unmade(&self, dispatch: &Dispatch, error: &ReadError) -> Attempted {
-        Attempted {
-            key: dispatch.key,
-            payload: Bytes::new(),
-            took: std::time::Duration::ZERO,
-            result: Err(Failure::Unreachable { reason: error.to_string() }),
-            chance: self.chance_of(dispatch),
-        }
     }
 
     fn deliver(&mut self, mut deliver: Deliver) {
@@ -343,7 +362,8 @@ impl<I: Invoker> Shift<I> {
         });
     }
 
-    fn gauge(&mut self) {
+    /// Shows how much there is; the plan is to know of the dead letters.
+    fn gauge(&mut self) -> Message {
         let header = self.partition.view().header();
         let now = self.clock.now(header.time, Timestamp::now(), Instant::now());
         // Until the outbox has been read from its beginning the first one is not known.
@@ -353,8 +373,10 @@ impl<I: Invoker> Shift<I> {
             rows: header.calls.outbox_rows,
             bytes: header.calls.outbox_bytes,
             age: std::time::Duration::from_micros(late),
+            held: self.plan.held() as u64,
             dead_letters: header.calls.dead_letters,
             deliveries: header.calls.deliveries,
         });
+        Message::DeadLetters(header.calls.dead_letter_bytes)
     }
 }

@@ -15,6 +15,8 @@ pub(super) struct Lane<K> {
     pub(super) here: usize,
     /// Where its rows begin that are not here, if that is before all that is unread.
     pub(super) mark: Option<K>,
+    /// The last of the rows that were put aside in it: behind it there are none.
+    pub(super) last_parked: Option<K>,
     /// Whether rows may go.
     pub(super) gate: Gate<K>,
     /// How often it was held since it was open.
@@ -42,6 +44,7 @@ impl<K> Default for Lane<K> {
             out: 0,
             here: 0,
             mark: None,
+            last_parked: None,
             gate: Gate::Open,
             holds: 0,
             ready: None,

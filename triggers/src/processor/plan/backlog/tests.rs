@@ -8,7 +8,7 @@ type Small = Backlog<u32, char, ()>;
 
 /// All that is in the view has been read: nothing.
 fn backlog() -> Small {
-    let bounds = Bounds { rows: 20, rows_of_one: 4 };
+    let bounds = Bounds { rows: 20, lanes: 20, rows_of_one: 4 };
     let mut backlog = Backlog::new(bounds, Allowed { total: 4, of_one: 3 }, 0);
     assert_eq!(backlog.read(u32::MAX), Some(0));
     backlog.page(Rows { rows: Vec::new(), next: None, as_of: 0 });
@@ -98,8 +98,8 @@ fn a_lane_that_is_held_has_no_rows_here_and_one_goes_to_see() {
     let mut backlog = backlog();
     offer(&mut backlog, &[(1, 'a'), (2, 'a'), (3, 'a'), (4, 'b')]);
     assert_eq!(all(&mut backlog), [1, 2, 3, 4]);
-    assert!(backlog.hold(2, Timestamp(50)));
-    assert!(!backlog.hold(1, Timestamp(40)), "it is held already, and until later");
+    assert_eq!(backlog.hold(2, Timestamp(50)), Some(1));
+    assert_eq!(backlog.hold(1, Timestamp(40)), None, "it is held already, and until later");
     offer(&mut backlog, &[(5, 'a')]);
     assert!(all(&mut backlog).is_empty());
     assert_eq!(backlog.read(100), None, "a lane that is held wants nothing");

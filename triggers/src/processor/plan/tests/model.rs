@@ -30,7 +30,7 @@ enum Step {
 }
 
 fn function() -> impl Strategy<Value = u16> {
-    prop_oneof![0..4_u16, ELSEWHERE..ELSEWHERE + 3]
+    prop_oneof![4 => 0..4_u16, 4 => ELSEWHERE..ELSEWHERE + 3, 1 => 0..16_u16, 1 => ELSEWHERE..ELSEWHERE + 16]
 }
 
 fn doing() -> impl Strategy<Value = Doing> {
@@ -40,6 +40,9 @@ fn doing() -> impl Strategy<Value = Doing> {
         2 => Just(Doing::Fails),
         2 => (0..500_u64).prop_map(Doing::IsHeld),
         1 => Just(Doing::IsMissing),
+        1 => Just(Doing::IsDisabled),
+        1 => Just(Doing::IsUnread),
+        1 => Just(Doing::IsGone),
     ]
 }
 
@@ -73,10 +76,12 @@ fn step(deposes: bool) -> impl Strategy<Value = Step> {
     ]
 }
 
-/// Rooms so small that every bound is met.
+/// Rooms so small that every bound is met, and more functions and partitions than can be told apart.
 fn small() -> World {
-    let room =
-        Room { calls: Bounds { rows: 12, rows_of_one: 4 }, deliveries: Bounds { rows: 8, rows_of_one: 3 } };
+    let room = Room {
+        calls: Bounds { rows: 12, lanes: 9, rows_of_one: 4 },
+        deliveries: Bounds { rows: 8, lanes: 9, rows_of_one: 3 },
+    };
     World::new(settings(3), room, 5, 3)
 }
 

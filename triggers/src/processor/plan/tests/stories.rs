@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use odgm_log::body::calls::Verdict;
-use odgm_log::{Body, Offset, Timestamp};
+use odgm_log::body::calls::{Settlement, Verdict};
+use odgm_log::{Body, Offset, PayloadError, Timestamp};
 use odgm_replication::ProposeError;
 
 use super::super::{Effect, Message, Note, Room};
 use super::world::{Doing, ELSEWHERE, Pending, Recording, Taking, World};
+use crate::processor::limits::LETTERS;
 use crate::processor::settings::Settings;
 
 fn world(settings: Settings) -> World {
@@ -46,7 +47,12 @@ fn told(world: &mut World) -> Vec<String> {
         }
         Note::Retried { row, reason, .. } => format!("{} is tried again: {reason}", row.target.function),
         Note::Dead { row, reason, .. } => format!("{} is dead: {reason}", row.target.function),
-        Note::Held { row, pause, .. } => format!("{} is held for {pause:?}", row.target.function),
+        Note::Held { row, pause, is_first, .. } => {
+            format!("{} is {}held for {pause:?}", row.target.function, if is_first { "" } else { "still " })
+        }
+        Note::Unread { row, reason, is_first, .. } => {
+            format!("{} is unread{}: {reason}", row.target.function, if is_first { " at first" } else { "" })
+        }
         Note::Waits { reason, .. } => format!("a delivery waits: {reason}"),
         Note::Discarded { letters, reason } => format!("{letters} dropped: {reason}"),
         other => format!("{other:?}"),
@@ -139,6 +145,97 @@ fn what_cannot_be_called_is_dead_at_once_and_what_is_refused_has_ended() {
     );
     assert!(told.contains(&"f1 ended the function answered with INVALID_ARGUMENT: no".into()), "{told:?}");
     assert!(world.deliveries.is_empty() && world.outbox.is_empty());
+}
+
+#[test]
+fn what_cannot_be_read_costs_no_attempts_and_holds_nothing_else() {
+    let mut world = started();
+    world.functions.insert(0, Doing::IsUnread);
+    world.write(&[0, 1, 0]);
+    settle(&mut world);
+    let told_of = told(&mut world);
+    assert_eq!(
+        told_of.iter().filter(|line| line.starts_with("f0 is unread at first")).count(),
+        1,
+        "{told_of:?}"
+    );
+    assert!(told_of.contains(&"f1 ended well".to_owned()), "{told_of:?}");
+    assert!(world.outbox.len() == 2 && world.outbox.values().all(|stored| stored.attempt == 0));
+    // What comes now of the same function is called, if its record can be read.
+    world.functions.clear();
+    world.write(&[0]);
+    settle(&mut world);
+    assert_eq!(world.outbox.len(), 2, "those that were put aside wait for the end of the pause");
+    world.pass(Duration::from_secs(1));
+    settle(&mut world);
+    assert!(world.outbox.is_empty() && world.dead.is_empty());
+    assert_eq!((world.outcomes.len(), world.stale), (4, 0));
+}
+
+#[test]
+fn what_is_gone_for_good_is_a_dead_letter_without_a_payload_and_without_an_outcome() {
+    let mut world = started();
+    world.functions.insert(ELSEWHERE, Doing::IsGone);
+    world.write(&[ELSEWHERE]);
+    world.decide();
+    world.advance(0);
+    let Some(Pending::Proposal(_, payload)) = world.pending.last() else { panic!("{:?}", world.pending) };
+    let Body::TriggerSettled(settled) = &payload.body else { panic!("{payload:?}") };
+    let [Settlement { verdict: Verdict::Dead { payload: None, finished: None, .. }, .. }] =
+        settled.settlements.as_slice()
+    else {
+        panic!("{settled:?}")
+    };
+    settle(&mut world);
+    assert_eq!(told(&mut world), ["f1000 is dead: record 1 is not there"]);
+    assert!(world.deliveries.is_empty());
+}
+
+#[test]
+fn an_answer_that_no_record_can_hold_does_not_cost_a_dead_letter_its_payload() {
+    let mut world = started();
+    world.change(Settings { trigger_max_attempts: 1, ..Settings::default() });
+    world.functions.insert(ELSEWHERE, Doing::BreaksAtLength);
+    world.write(&[ELSEWHERE]);
+    world.decide();
+    world.advance(0);
+    let mut kept = Vec::new();
+    for _ in 0..3 {
+        let Some(Pending::Proposal(id, payload)) = world.pending.pop() else { panic!("a proposal") };
+        let Body::TriggerSettled(settled) = &payload.body else { panic!("{payload:?}") };
+        let Verdict::Dead { payload, finished: Some(finished), .. } = &settled.settlements[0].verdict else {
+            panic!("{settled:?}")
+        };
+        kept.push((payload.is_some(), !finished.payload.0.is_empty()));
+        let answer = Err(ProposeError::TooLarge(PayloadError::TooLarge { bytes: 1 << 30 }));
+        world.plan.handle(world.now, Message::Proposed { id, answer });
+        world.pass(Duration::from_secs(2));
+        world.decide();
+    }
+    assert_eq!(kept, [(true, true), (true, false), (false, false)]);
+}
+
+#[test]
+fn more_partitions_that_take_nothing_than_half_of_the_rows_stop_no_delivery() {
+    let mut world = started();
+    world.taking = Taking::Later;
+    let all: Vec<u16> = (ELSEWHERE..ELSEWHERE + 1_000).collect();
+    world.write(&all);
+    settle(&mut world);
+    assert_eq!(world.deliveries.len(), 1_000);
+    // And as many functions of this partition, which are held.
+    let functions: Vec<u16> = (0..1_000).collect();
+    world.functions = functions.iter().map(|function| (*function, Doing::IsHeld(100))).collect();
+    for _ in 0..5 {
+        world.write(&functions);
+        settle(&mut world);
+        world.pass(Duration::from_millis(200));
+    }
+    world.taking = Taking::Takes;
+    world.functions.clear();
+    world.run(Timestamp(world.now.time.0 + 60_000_000));
+    assert_eq!((world.deliveries.len(), world.outbox.len()), (0, 0));
+    assert!(world.dead.is_empty());
 }
 
 #[test]
@@ -258,7 +355,7 @@ fn where_another_one_leads_nothing_more_is_done() {
 fn an_outcome_that_cannot_be_delivered_waits_or_is_given_up() {
     let mut world = started();
     world.taking = Taking::Later;
-    world.write(&[ELSEWHERE, ELSEWHERE + 1]);
+    world.write(&[ELSEWHERE, ELSEWHERE]);
     settle(&mut world);
     assert_eq!(world.deliveries.len(), 2);
     let told_of = told(&mut world);
@@ -303,6 +400,63 @@ fn dead_letters_beyond_their_bounds_are_dropped_the_oldest_first() {
     assert_eq!(dropped.len(), 2, "{dropped:?}");
     assert!(dropped[0].ends_with("dead letters are kept for 3600000 ms (dead_letter_age_ms)"));
     assert!(world.dead.is_empty());
+}
+
+#[test]
+fn dead_letters_stay_within_their_bounds_however_many_come() {
+    let settings = Settings { dead_letter_bytes: 10_000, ..Settings::default() };
+    let mut world = world(settings);
+    settle(&mut world);
+    world.functions.insert(0, Doing::IsMissing);
+    for _ in 0..20 {
+        world.write(&vec![0; 1_000]);
+        settle(&mut world);
+        let bytes = 100 * world.dead.len() as u64;
+        world.tell(Message::DeadLetters(bytes));
+        settle(&mut world);
+        assert_eq!(world.dead.len(), 100, "no time has passed at all");
+    }
+    let dropped = |line: &String| line.split(" dropped: ").next()?.parse::<usize>().ok();
+    assert_eq!(told(&mut world).iter().filter_map(dropped).sum::<usize>(), 20 * 1_000 - 100);
+    let letters = Settings { dead_letter_bytes: 0, ..Settings::default() };
+    world.write(&vec![0; 3 * LETTERS]);
+    settle(&mut world);
+    world.change(letters);
+    world.tell(Message::DeadLetters(1));
+    settle(&mut world);
+    assert!(world.dead.is_empty());
+    let records: Vec<_> = told(&mut world).iter().filter_map(dropped).collect();
+    assert!(records.iter().all(|letters| *letters <= LETTERS), "{records:?}");
+}
+
+#[test]
+fn a_function_that_is_disabled_or_on_standby_is_waited_for() {
+    let mut world = started();
+    world.functions.insert(0, Doing::IsDisabled);
+    world.write(&[0; 3]);
+    settle(&mut world);
+    world.pass(Duration::from_secs(1));
+    settle(&mut world);
+    assert_eq!(told(&mut world), ["f0 is held for 1s", "f0 is still held for 1s"]);
+    assert_eq!((world.plan.held(), world.dead.len()), (1, 0));
+    world.functions.clear();
+    world.pass(Duration::from_secs(1));
+    settle(&mut world);
+    assert!(world.outbox.is_empty());
+    assert_eq!((world.plan.held(), world.outcomes.len()), (0, 3));
+}
+
+#[test]
+fn what_a_deposed_leader_has_under_way_is_lost() {
+    let mut world = started();
+    world.write(&[0, 1, 2]);
+    world.decide();
+    assert_eq!(world.plan.begun(), 3);
+    world.advance(0);
+    let Some(Pending::Proposal(id, _)) = world.pending.pop() else { panic!("a proposal") };
+    let answer = Err(ProposeError::NotLeader { leader: None });
+    world.plan.handle(world.now, Message::Proposed { id, answer });
+    assert_eq!(world.plan.begun(), 3, "one that was refused, and two that are not answered");
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use odgm_log::body::Target;
-use odgm_log::body::calls::{Place, RowKey};
+use odgm_log::body::calls::{Place, RowKey, Status};
 use odgm_log::{GroupId, Offset, Payload, Timestamp};
 use odgm_projections::{Applied, DeliveryRow, Moment, OutboxRow, Queued};
 use odgm_replication::ProposeError;
@@ -14,8 +14,10 @@ use tokio::time::Instant;
 
 use super::super::{
     Attempted, Deliver, Dispatch, Effect, Home, LetterPage, LetterSeen, Message, Note, Now, Page, Plan, Room,
+    Unread,
 };
 use crate::invoker::{Answer, Failure};
+use crate::processor::limits::LETTERS;
 use crate::processor::settings::Settings;
 
 /// What a function does when it is called.
@@ -28,8 +30,16 @@ pub(super) enum Doing {
     Fails,
     /// Its breaker is open for so many milliseconds.
     IsHeld(u64),
+    /// It fails with many words.
+    BreaksAtLength,
     /// There is none.
     IsMissing,
+    /// Somebody has disabled it.
+    IsDisabled,
+    /// The records that ask for it cannot be read here.
+    IsUnread,
+    /// And never will be.
+    IsGone,
 }
 
 /// What a partition does that an outcome is brought to.
@@ -138,8 +148,9 @@ fn home() -> Home {
 }
 
 pub(super) fn target(function: u16) -> Target {
-    let class = if function < ELSEWHERE { "home" } else { "away" };
-    Target { class: class.into(), function: format!("f{function}"), ..Target::default() }
+    let (class, partition) =
+        if function < ELSEWHERE { ("home", 0) } else { ("away", u32::from(function - ELSEWHERE)) };
+    Target { class: class.into(), partition, function: format!("f{function}"), ..Target::default() }
 }
 
 impl World {
@@ -217,7 +228,7 @@ impl World {
         self.tell(Message::Settings(settings));
     }
 
-    fn tell(&mut self, message: Message) {
+    pub(super) fn tell(&mut self, message: Message) {
         let queued = std::mem::take(&mut self.feed);
         let missed = std::mem::take(&mut self.missed);
         self.plan.handle(self.now, Message::Fed { queued, missed });
@@ -266,9 +277,12 @@ impl World {
         assert!(most <= (allowed * 3 / 4).max(1).max(most_before), "{most} calls of one function under way");
         assert_eq!(total, self.plan.in_flight());
         self.most_in_flight = self.most_in_flight.max(total);
-        self.largest = self.largest.max(self.plan.calls.size());
+        let (rows, lanes) = self.plan.calls.size();
+        self.largest = self.largest.max(rows);
         self.bound = self.bound.max(4 * allowed);
-        assert!(self.plan.calls.size() <= self.bound + 1, "{} rows in memory", self.plan.calls.size());
+        assert!(rows <= self.bound, "{rows} rows in memory");
+        // One more is for what is put aside.
+        assert!(lanes <= self.room.calls.lanes + 1, "{lanes} lanes are told apart");
     }
 
     /// Lets one thing that was asked for go on.
@@ -294,16 +308,16 @@ impl World {
             Pending::DeliveriesPage(page) => self.tell(Message::Deliveries(Ok(page))),
             Pending::Letters(after) => {
                 let from = after.map_or(std::ops::Bound::Unbounded, std::ops::Bound::Excluded);
-                let range = self.dead.range((from, std::ops::Bound::Unbounded)).take(64);
+                let mut range = self.dead.range((from, std::ops::Bound::Unbounded));
                 let seen = |(place, letter): (&Place, &Letter)| LetterSeen {
                     place: *place,
                     died: letter.died,
                     bytes: 100,
                 };
-                let letters = range.map(seen);
-                let letters = letters.collect();
+                let letters = range.by_ref().take(LETTERS).map(seen).collect();
+                let has_more = range.next().is_some();
                 let total_bytes = 100 * self.dead.len() as u64;
-                self.tell(Message::Letters(Ok(LetterPage { letters, total_bytes })));
+                self.tell(Message::Letters(Ok(LetterPage { letters, has_more, total_bytes })));
             }
             Pending::Deliver(deliver) => self.deliver(&deliver),
             Pending::Proposal(id, payload) => match self.recording {
@@ -329,11 +343,26 @@ impl World {
 
     fn call(&mut self, dispatch: Dispatch) {
         let function = dispatch.row.target.function[1..].parse().expect("a number");
-        let result = match self.functions.get(&function).copied().unwrap_or(Doing::Completes) {
+        let doing = self.functions.get(&function).copied().unwrap_or(Doing::Completes);
+        if matches!(doing, Doing::IsUnread | Doing::IsGone) {
+            self.begun.remove(&(dispatch.key, dispatch.row.generation, dispatch.row.attempt));
+            let (key, reason) = (dispatch.key, "record 1 is not there".to_owned());
+            let is_gone = doing == Doing::IsGone;
+            return self.tell(Message::Unread(Unread { key, reason, is_gone }));
+        }
+        let result = match doing {
             Doing::Completes => Ok(Answer::default()),
             Doing::Refuses => Err(Failure::Refused { code: 3, message: "no".into() }),
             Doing::Fails => Err(Failure::Unreachable { reason: "nobody is there".into() }),
+            Doing::BreaksAtLength => {
+                Ok(Answer { status: Status::SystemError, payload: "long".into(), ..Answer::default() })
+            }
             Doing::IsMissing => Err(Failure::NoClass { class: "home".into() }),
+            Doing::IsDisabled => {
+                self.begun.remove(&(dispatch.key, dispatch.row.generation, dispatch.row.attempt));
+                Err(Failure::Disabled { class: "home".into(), function: "f".into() })
+            }
+            Doing::IsUnread | Doing::IsGone => unreachable!("it was not called"),
             Doing::IsHeld(millis) => {
                 self.begun.remove(&(dispatch.key, dispatch.row.generation, dispatch.row.attempt));
                 let until = self.now.at + Duration::from_millis(millis);

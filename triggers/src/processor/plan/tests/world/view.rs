@@ -160,7 +160,11 @@ impl World {
                     );
                 }
             }
-            Body::Discard(discard) => self.dead.retain(|place, _| !discard.letters.contains(place)),
+            Body::Discard(discard) => {
+                for place in &discard.letters {
+                    self.dead.remove(place);
+                }
+            }
             other => panic!("nobody proposes {other:?}"),
         }
         Applied { offset: moment.offset, time: moment.time, outcome, change: None, queued: Vec::new() }

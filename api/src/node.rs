@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use odgm_log::NodeId;
 use odgm_log::store::SyncError;
@@ -17,7 +17,7 @@ use tokio::task::{JoinHandle, block_in_place};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{self, Calls, Config, Effect};
-use crate::services::{Post, Shared};
+use crate::services::{self, Post, Shared};
 use crate::zenoh::Routes;
 use crate::zenoh::calls::{Announcer, Remote};
 use crate::{logging, metrics, server};
@@ -119,6 +119,7 @@ impl Node {
         metrics::install();
         let manager = Manager::open(store).await?;
         let stop = CancellationToken::new();
+        let answer_bytes = config.calls.functions.answer_bytes;
         let bootstrapped = manager.bootstrap(config.collections).await.map_err(NodeError::Bootstrap);
         let calling = bootstrapped.and_then(|()| Calling::begin(&manager, config.calls, &stop));
         let port_file = config.port_file.as_deref();
@@ -134,7 +135,8 @@ impl Node {
             }
         };
         let functions = Arc::clone(&calling.functions);
-        let shared = Arc::new(Shared::new(Arc::clone(&manager), functions, config.limits, stop.clone()));
+        let by_clients = services::Calling::new(functions, answer_bytes, &config.limits);
+        let shared = Arc::new(Shared::new(Arc::clone(&manager), by_clients, config.limits, stop.clone()));
         let routes = Routes::start(&shared, config.routes, calling.remote);
         let server = tokio::spawn(server::run(listener, Arc::clone(&shared), config.reflection));
         tracing::info!(
@@ -220,7 +222,7 @@ struct Parts {
 
 impl Parts {
     /// Waits for the end, and brings it about in order: no new calls of triggers, no new requests, no requests under way, no
-    /// data in memory.
+    /// data in memory. All that is waited for together may take `grace`.
     async fn run(mut self, grace: Duration) -> Result<(), NodeError> {
         let manager = &self.shared.manager;
         let stop = &self.shared.stop;
@@ -238,9 +240,11 @@ impl Parts {
         // While this node still answers, so that nobody notices.
         manager.hand_over().await;
         stop.cancel();
-        self.processor.ended(grace).await;
+        let until = Instant::now() + grace;
+        let left = || until.saturating_duration_since(Instant::now());
+        self.processor.ended(left()).await;
         if !self.server.is_finished() {
-            match tokio::time::timeout(grace, &mut self.server).await {
+            match tokio::time::timeout(left(), &mut self.server).await {
                 Ok(served) => outcome = outcome.and(served.map_err(NodeError::Task)),
                 Err(_) => {
                     tracing::warn!(?grace, "requests were still under way when the time to stop was over");
@@ -249,10 +253,10 @@ impl Parts {
             }
         }
         if let Some(routes) = self.routes {
-            routes.ended(grace).await;
+            routes.ended(left()).await;
         }
         // Those whose clients have gone.
-        self.shared.calling.ended(grace).await;
+        self.shared.calling.ended(left()).await;
         manager.shutdown().await;
         tracing::info!("stopped");
         outcome

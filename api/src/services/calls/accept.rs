@@ -32,9 +32,10 @@ pub(super) async fn accept(
     };
     let partition = shared.partition(&request.cls_id, index)?;
     check_rules(&partition, cause.depth_of_call())?;
-    // It would be given up at once.
-    if let Err(failure @ (Failure::NoClass { .. } | Failure::NoFunction { .. })) =
-        shared.calling.functions.find(&request.cls_id, &function)
+    // As it is now nobody could make it.
+    if let Err(
+        failure @ (Failure::NoClass { .. } | Failure::NoFunction { .. } | Failure::Misconfigured { .. }),
+    ) = shared.calling.functions.find(&request.cls_id, &function)
     {
         return Err(Status::new(failure.code(), failure.to_string()));
     }

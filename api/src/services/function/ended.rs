@@ -24,9 +24,6 @@ const REQUEST: &str = "odgm-request";
 /// What of the headers of an outcome is none of the function's.
 const OWN: [&str; 3] = [CODE, MESSAGE, REQUEST];
 
-/// The longest answer of a function that goes into the log, in bytes. A record has to hold it.
-const KEPT_ANSWER_BYTES: usize = 48 << 20;
-
 /// The longest message that a client is told, in bytes: it travels in a header.
 const MESSAGE_BYTES: usize = 2 << 10;
 
@@ -111,13 +108,14 @@ pub(super) fn finished(
     }
 }
 
-/// The same, but for what no record could hold.
-pub(super) fn recordable(finished: &Finished) -> Finished {
+/// The same, but for an answer that is longer than `most`, the longest that functions may give: a record has to hold it. Over
+/// Zenoh there may be such ones.
+pub(super) fn recordable(finished: &Finished, most: usize) -> Finished {
     let bytes = finished.payload.0.len();
-    if bytes <= KEPT_ANSWER_BYTES {
+    if bytes <= most {
         return finished.clone();
     }
-    let detail = format!("its answer of {bytes} bytes is not kept: at most {KEPT_ANSWER_BYTES} are");
+    let detail = format!("its answer of {bytes} bytes is not kept: at most {most} are");
     Finished { detail, payload: Default::default(), ..finished.clone() }
 }
 
@@ -211,10 +209,11 @@ mod tests {
 
     #[test]
     fn an_answer_that_no_record_holds_is_told_and_not_kept() {
-        let payload = vec![0; KEPT_ANSWER_BYTES + 1].into();
+        let payload = vec![0; 9].into();
         let answer = Answer { payload, ..Answer::default() };
         let finished = finished(Ok(answer), TOOK, None);
-        let kept = recordable(&finished);
+        assert_eq!(recordable(&finished, 9), finished);
+        let kept = recordable(&finished, 8);
         assert_eq!((kept.payload.0.len(), kept.status), (0, Ending::Completed));
         assert!(kept.detail.contains("not kept"), "{}", kept.detail);
         let long = brief(&"é".repeat(MESSAGE_BYTES));

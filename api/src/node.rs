@@ -222,7 +222,7 @@ struct Parts {
 
 impl Parts {
     /// Waits for the end, and brings it about in order: no new calls of triggers, no new requests, no requests under way, no
-    /// data in memory. All that is waited for together may take `grace`.
+    /// data in memory. All that is waited for before the last may take `grace` together.
     async fn run(mut self, grace: Duration) -> Result<(), NodeError> {
         let manager = &self.shared.manager;
         let stop = &self.shared.stop;
@@ -237,10 +237,10 @@ impl Parts {
         if let Err(error) = &outcome {
             tracing::error!(%error, "stopping");
         }
+        let until = Instant::now() + grace;
         // While this node still answers, so that nobody notices.
         manager.hand_over().await;
         stop.cancel();
-        let until = Instant::now() + grace;
         let left = || until.saturating_duration_since(Instant::now());
         self.processor.ended(left()).await;
         if !self.server.is_finished() {

@@ -7,6 +7,7 @@ use odgm_proto::odgm::v1::{Earliest, Event};
 use odgm_proto::oprc::CreateCollectionRequest;
 use odgm_tests::Result;
 use odgm_tests::harness::{Attached, Cluster, Functions, Gate, Layout, Objects, routed, target, until};
+use tonic::Code;
 
 use crate::{CLASS, Story};
 
@@ -79,7 +80,8 @@ async fn an_outcome_reaches_a_partition_whoever_of_its_nodes_leads() -> Story {
     for node in cluster.nodes() {
         match cluster.objects(node, CLASS, 0)?.reading(LOCAL).find("a").await {
             Ok(_) => with.push(node),
-            Err(_) => without = Some(node),
+            Err(status) if status.code() == Code::FailedPrecondition => without = Some(node),
+            Err(status) => return Err(status.into()),
         }
     }
     let without = without.ok_or("each node has a replica")?;

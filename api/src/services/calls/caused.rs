@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use odgm_log::body::Parent;
 use odgm_log::body::calls::{Place, RowKey};
-use odgm_log::{Offset, Record, Timestamp};
+use odgm_log::{Body, Offset, Record, Timestamp};
 use odgm_projections::{OutboxRow, RecordSource, SourceError, View};
 use odgm_proto::odgm::v1::{self, ListCausedRequest, ListCausedResponse, TracedRecord};
 use odgm_replication::Partition;
@@ -123,10 +123,16 @@ fn told(partition: &Partition, offset: Offset) -> Result<Told, Status> {
 
 fn of_record(partition: &Partition, place: TracedRecord, record: &Record) -> Result<Told, Status> {
     let payload = record.decode().map_err(status::internal)?;
-    let id = payload.body.subject().unwrap_or_default();
-    let change = partition.view().change(id, record.offset).map_err(|error| status::from_view(&error))?;
-    // Its time may be later than its stamp, where the clock of its leader was behind.
-    let time = change.map_or(record.stamp, |change| change.time);
+    let (view, id) = (partition.view(), payload.body.subject().unwrap_or_default());
+    let known = match &payload.body {
+        Body::Invoke(invoke) => view.invocation(&invoke.invocation).map(|found| {
+            let accepted = found.map(|found| found.accepted);
+            accepted.filter(|accepted| accepted.offset == record.offset).map(|accepted| accepted.time)
+        }),
+        _ => view.change(id, record.offset).map(|change| change.map(|change| change.time)),
+    };
+    // It may be later than its stamp, where the clock of its leader was behind.
+    let time = known.map_err(|error| status::from_view(&error))?.unwrap_or(record.stamp);
     let own_place = format!("{}/{}", partition.class(), partition.index());
     let told = TracedRecord {
         parent: payload.cause.parent.map(parent_to_wire),

@@ -17,7 +17,7 @@ use tokio::task::{JoinHandle, block_in_place};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{self, Calls, Config, Effect};
-use crate::services::{self, Post, Shared};
+use crate::services::{Post, Shared};
 use crate::zenoh::Routes;
 use crate::zenoh::calls::{Announcer, Remote};
 use crate::{logging, metrics, server};
@@ -119,7 +119,6 @@ impl Node {
         metrics::install();
         let manager = Manager::open(store).await?;
         let stop = CancellationToken::new();
-        let answer_bytes = config.calls.functions.answer_bytes;
         let bootstrapped = manager.bootstrap(config.collections).await.map_err(NodeError::Bootstrap);
         let calling = bootstrapped.and_then(|()| Calling::begin(&manager, config.calls, &stop));
         let port_file = config.port_file.as_deref();
@@ -135,8 +134,7 @@ impl Node {
             }
         };
         let functions = Arc::clone(&calling.functions);
-        let by_clients = services::Calling::new(functions, answer_bytes, &config.limits);
-        let shared = Arc::new(Shared::new(Arc::clone(&manager), by_clients, config.limits, stop.clone()));
+        let shared = Arc::new(Shared::new(Arc::clone(&manager), functions, config.limits, stop.clone()));
         let routes = Routes::start(&shared, config.routes, calling.remote);
         let server = tokio::spawn(server::run(listener, Arc::clone(&shared), config.reflection));
         tracing::info!(

@@ -59,8 +59,6 @@ pub(crate) struct Calling {
     pub(crate) functions: Arc<functions::Functions>,
     /// How long a call may take where nobody says so.
     timeout: Duration,
-    /// The longest answer that is kept.
-    answer_bytes: usize,
     room: Arc<Room>,
     /// The requests that they are made for.
     requests: Arc<Requests>,
@@ -110,11 +108,9 @@ impl OprcFunction for Functions {
 }
 
 impl Calling {
-    /// By functions whose answers have so many bytes at most.
-    pub(crate) fn new(functions: Arc<functions::Functions>, answer_bytes: usize, limits: &Limits) -> Self {
+    pub(crate) fn new(functions: Arc<functions::Functions>, limits: &Limits) -> Self {
         Self {
             functions,
-            answer_bytes,
             timeout: limits.call_timeout,
             room: Room::new(limits.calls, limits.call_bytes),
             requests: Arc::default(),

@@ -67,10 +67,11 @@ pub(crate) struct Shared {
 impl Shared {
     pub(crate) fn new(
         manager: Arc<Manager>,
-        calling: Calling,
+        functions: Arc<odgm_triggers::functions::Functions>,
         limits: Limits,
         stop: CancellationToken,
     ) -> Self {
+        let calling = Calling::new(functions, &limits);
         let rules = Rules { identity: Rule { max: limits.id_bytes }, max_entries: limits.request_entries };
         let subscriptions = Arc::new(Semaphore::new(limits.subscriptions));
         let heavy = Arc::new(Semaphore::new(HEAVY_AT_ONCE));

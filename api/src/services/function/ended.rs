@@ -108,17 +108,6 @@ pub(super) fn finished(
     }
 }
 
-/// The same, but for an answer that is longer than `most`, the longest that functions may give: a record has to hold it. Over
-/// Zenoh there may be such ones.
-pub(super) fn recordable(finished: &Finished, most: usize) -> Finished {
-    let bytes = finished.payload.0.len();
-    if bytes <= most {
-        return finished.clone();
-    }
-    let detail = format!("its answer of {bytes} bytes is not kept: at most {most} are");
-    Finished { detail, payload: Default::default(), ..finished.clone() }
-}
-
 /// The status in the place of an answer, if there was none.
 fn failure(finished: &Finished) -> Option<Status> {
     let code = Code::from_i32(header(finished, CODE)?.parse().ok()?);
@@ -208,14 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_that_no_record_holds_is_told_and_not_kept() {
-        let payload = vec![0; 9].into();
-        let answer = Answer { payload, ..Answer::default() };
-        let finished = finished(Ok(answer), TOOK, None);
-        assert_eq!(recordable(&finished, 9), finished);
-        let kept = recordable(&finished, 8);
-        assert_eq!((kept.payload.0.len(), kept.status), (0, Ending::Completed));
-        assert!(kept.detail.contains("not kept"), "{}", kept.detail);
+    fn a_message_is_cut_to_what_a_header_holds() {
         let long = brief(&"é".repeat(MESSAGE_BYTES));
         assert!(long.len() <= MESSAGE_BYTES + 3 && long.ends_with("..."));
     }

@@ -13,7 +13,7 @@ use odgm_replication::{Manager, Partition, ProposeError};
 use odgm_triggers::{Call, Failure, Invoker as _, metrics};
 use tonic::Status;
 
-use super::ended::{Ended, finished, recordable};
+use super::ended::{Ended, finished};
 use super::joining::Turn;
 use crate::room::Seat;
 use crate::services::post::{self, Unsent};
@@ -83,7 +83,8 @@ impl Running {
             invocation: invocation.clone(),
             object,
             function: function.clone(),
-            finished: recordable(&finished, shared.calling.answer_bytes),
+            // Answers are bounded so that a record holds them.
+            finished: finished.clone(),
         };
         let payload = Payload { cause, body: Body::Outcome(outcome) };
         let placed = propose(&shared.manager, &partition, payload).await.map_err(|error| {

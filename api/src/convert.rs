@@ -6,10 +6,11 @@ use std::collections::BTreeMap;
 
 use odgm_log::body::{DataTrigger, FunctionTrigger, Target, Triggers, Value, ValueKind};
 use odgm_projections::Object;
+use odgm_proto::canonical;
 use odgm_proto::oprc;
 use tonic::Status;
 
-use crate::identity::{self, Kind, Rule, canonical};
+use crate::identity::{self, Kind, Rule};
 use crate::request::shortened;
 
 /// Entries sorted by key, without repeats.

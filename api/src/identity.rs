@@ -178,12 +178,6 @@ pub fn partition(id: impl Into<i64>) -> Result<u32, IdentityError> {
     u32::try_from(id).ok().filter(|id| *id <= MAX_PARTITION).ok_or(IdentityError::Partition { found: id })
 }
 
-/// The number that an id stands for, if it is written the one canonical way (no sign, no leading zeros) and fits.
-pub fn canonical<N: std::str::FromStr>(text: &str) -> Option<N> {
-    let canonical = text.bytes().all(|byte| byte.is_ascii_digit()) && (text == "0" || !text.starts_with('0'));
-    if canonical { text.parse().ok() } else { None }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -214,16 +208,6 @@ mod tests {
         assert_eq!(RULE.key(None, 0, true).as_deref(), Ok("0"), "key 0 of a client that speaks numbers");
         assert!(matches!(RULE.key(None, 0, false), Err(IdentityError::Missing { kind: Kind::Key, .. })));
         assert!(matches!(RULE.object(Some(String::new()), 7, true), Err(IdentityError::Missing { .. })));
-    }
-
-    #[test]
-    fn only_canonical_numbers_are_answered_in_the_numeric_column() {
-        assert_eq!(canonical::<u64>("0"), Some(0));
-        assert_eq!(canonical::<u64>("18446744073709551615"), Some(u64::MAX));
-        assert_eq!(canonical::<u32>("4294967295"), Some(u32::MAX));
-        for text in ["007", "+7", "-1", "", "7a", "18446744073709551616"] {
-            assert_eq!(canonical::<u64>(text), None, "{text:?}");
-        }
     }
 
     #[test]

@@ -11,6 +11,7 @@ mod metrics;
 pub mod node;
 pub mod record_json;
 mod request;
+mod room;
 mod server;
 mod services;
 pub mod status;

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use odgm_log::NodeId;
 use odgm_log::store::SyncError;
@@ -226,7 +226,7 @@ struct Parts {
 
 impl Parts {
     /// Waits for the end, and brings it about in order: no new calls of triggers, no new requests, no requests under way, no
-    /// data in memory.
+    /// data in memory. All that is waited for before the last may take `grace` together.
     async fn run(mut self, grace: Duration) -> Result<(), NodeError> {
         let manager = &self.shared.manager;
         let stop = &self.shared.stop;
@@ -241,12 +241,14 @@ impl Parts {
         if let Err(error) = &outcome {
             tracing::error!(%error, "stopping");
         }
+        let until = Instant::now() + grace;
         // While this node still answers, so that nobody notices.
         manager.hand_over().await;
         stop.cancel();
-        self.processor.ended(grace).await;
+        let left = || until.saturating_duration_since(Instant::now());
+        self.processor.ended(left()).await;
         if !self.server.is_finished() {
-            match tokio::time::timeout(grace, &mut self.server).await {
+            match tokio::time::timeout(left(), &mut self.server).await {
                 Ok(served) => outcome = outcome.and(served.map_err(NodeError::Task)),
                 Err(_) => {
                     tracing::warn!(?grace, "requests were still under way when the time to stop was over");
@@ -255,10 +257,10 @@ impl Parts {
             }
         }
         if let Some(routes) = self.routes {
-            routes.ended(grace).await;
+            routes.ended(left()).await;
         }
         // Those whose clients have gone.
-        self.shared.calling.ended(grace).await;
+        self.shared.calling.ended(left()).await;
         manager.shutdown().await;
         tracing::info!("stopped");
         outcome

@@ -5,6 +5,9 @@
 
 mod json;
 pub mod metadata;
+mod numbers;
+
+pub use numbers::canonical;
 
 /// Object data, functions and collections, as existing clients speak them.
 #[allow(missing_docs, clippy::all, clippy::pedantic)]

@@ -128,7 +128,7 @@ impl Answered {
                 Err(Error::Failed(format!("{self} ended with {status}: {detail}")))
             }
             (None, "dead") => Err(Error::Failed(format!(
-                "{self} was given up: {}; `odgm dead-letter list {}/{}` has it",
+                "{self} was given up: {}; `odgm dead-letter list {}/{}` has it, unless it was dropped",
                 self.reason, self.class, self.partition
             ))),
             (None, state) => Err(Error::Unavailable(format!(
@@ -203,7 +203,7 @@ mod tests {
 
         let dead = Answered { state: "dead".into(), reason: "20 attempts failed".into(), ..call() };
         let given_up = dead.verdict().expect_err("given up");
-        insta::assert_snapshot!(given_up, @"demo/0/alice/count was given up: 20 attempts failed; `odgm dead-letter list demo/0` has it");
+        insta::assert_snapshot!(given_up, @"demo/0/alice/count was given up: 20 attempts failed; `odgm dead-letter list demo/0` has it, unless it was dropped");
         assert_eq!(given_up.exit_code(), exit::FAILURE);
 
         let pending = Answered { state: "pending".into(), accepted_offset: Some(16), ..call() };

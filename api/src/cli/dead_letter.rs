@@ -145,14 +145,15 @@ async fn show(address: LetterAddress, context: &mut Context) -> Result<(), Error
 async fn redrive(which: Which, context: &mut Context) -> Result<(), Error> {
     let chosen = Chosen::of(which)?;
     let client = context.connect().await?;
-    let mut done = Vec::new();
-    for ((cls_id, partition), letters) in chosen.requests(&client).await? {
-        let asked = letters.len();
-        let request = v1::RedriveRequest { cls_id: cls_id.clone(), partition_id: partition.into(), letters };
-        let count = client.calls().redrive(request).await?.into_inner().redriven;
-        done.push(Done { class: cls_id, partition, what: "redriven", count, asked });
+    let mut refused = Vec::new();
+    for ((class, partition), letters) in chosen.requests(&client).await? {
+        let (cls_id, all) = (class.clone(), letters.is_empty());
+        let request = v1::RedriveRequest { cls_id, partition_id: partition.into(), letters, all };
+        let answer = client.calls().redrive(request).await?.into_inner();
+        let done = Done { class, partition, what: "redriven", count: answer.redriven };
+        show_done(&done, &answer.refused, &mut refused, context)?;
     }
-    finish(done, context)
+    finish(&refused)
 }
 
 async fn discard(args: DiscardArgs, context: &mut Context) -> Result<(), Error> {
@@ -170,29 +171,39 @@ async fn discard(args: DiscardArgs, context: &mut Context) -> Result<(), Error> 
             return Err(Error::Failed("nothing was discarded".to_owned()));
         }
     }
-    let mut done = Vec::new();
-    for ((cls_id, partition), letters) in requests {
-        let asked = letters.len();
-        let (partition_id, reason) = (partition.into(), args.reason.clone());
-        let request = v1::DiscardRequest { cls_id: cls_id.clone(), partition_id, letters, reason };
-        let count = client.calls().discard(request).await?.into_inner().discarded;
-        done.push(Done { class: cls_id, partition, what: "discarded", count, asked });
+    let mut refused = Vec::new();
+    for ((class, partition), letters) in requests {
+        let (cls_id, partition_id, all) = (class.clone(), partition.into(), letters.is_empty());
+        let reason = args.reason.clone();
+        let request = v1::DiscardRequest { cls_id, partition_id, letters, reason, all };
+        let answer = client.calls().discard(request).await?.into_inner();
+        let done = Done { class, partition, what: "discarded", count: answer.discarded };
+        show_done(&done, &answer.refused, &mut refused, context)?;
     }
-    finish(done, context)
+    finish(&refused)
 }
 
-fn finish(done: Vec<Done>, context: &mut Context) -> Result<(), Error> {
-    let missing: u64 = done.iter().map(Done::missing).sum();
-    for done in done {
-        context.output.item(&done)?;
-    }
+/// Shows at once what was done in a partition: the next one may refuse.
+fn show_done(
+    done: &Done,
+    reason: &str,
+    refused: &mut Vec<String>,
+    context: &mut Context,
+) -> Result<(), Error> {
+    context.output.item(done)?;
     context.output.flush()?;
-    match missing {
-        0 => Ok(()),
-        missing => Err(Error::NotFound(format!(
-            "{missing} of the dead letters that were named do not exist; `odgm dead-letter list` shows those that do"
-        ))),
+    if !reason.is_empty() {
+        refused.push(format!("{}/{}: {reason}", done.class, done.partition));
     }
+    Ok(())
+}
+
+/// Says of which partitions only a part was done.
+fn finish(refused: &[String]) -> Result<(), Error> {
+    if refused.is_empty() {
+        return Ok(());
+    }
+    Err(Error::Unavailable(format!("not all of it was done: {}", refused.join("; "))))
 }
 
 /// What was chosen: letters by their partition, or partitions as a whole.
@@ -284,6 +295,15 @@ mod tests {
             (("demo".to_owned(), 1), vec![id(3, 0)]),
         ]);
         assert_eq!(named, Ok(Chosen::Letters(expected)));
+    }
+
+    #[test]
+    fn what_was_not_done_is_told_with_the_reason_and_may_be_asked_again() {
+        assert!(finish(&[]).is_ok());
+        let error = finish(&["demo/0: the outbox has no room".into(), "demo/3: low on space".into()]);
+        let error = error.expect_err("a part is left");
+        assert_eq!(error.exit_code(), 5);
+        insta::assert_snapshot!(error, @"not all of it was done: demo/0: the outbox has no room; demo/3: low on space");
     }
 
     #[test]

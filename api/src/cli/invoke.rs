@@ -28,6 +28,9 @@ use super::{
 /// The server waits no longer for a result than this at a time.
 const WAIT_AT_ONCE: Duration = Duration::from_secs(60);
 
+/// The longest that one may ask to wait, in seconds: a year.
+const LONGEST_WAIT: u64 = 365 * 24 * 60 * 60;
+
 /// `odgm invoke`.
 #[derive(Debug, Args)]
 pub(crate) struct InvokeArgs {
@@ -52,7 +55,7 @@ pub(crate) struct InvokeArgs {
     #[arg(long, value_name = "ID", requires = "is_async")]
     id: Option<String>,
     /// Wait for the answer for so many seconds at most
-    #[arg(long, value_name = "SECONDS", conflicts_with = "is_async", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "SECONDS", conflicts_with = "is_async", value_parser = clap::value_parser!(u64).range(1..=LONGEST_WAIT))]
     timeout: Option<u64>,
 }
 
@@ -65,7 +68,7 @@ pub(crate) struct ResultArgs {
     /// The id of the call
     id: String,
     /// Wait for its end for so many seconds at most
-    #[arg(long, value_name = "SECONDS", default_value_t = 0)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 0, value_parser = clap::value_parser!(u64).range(..=LONGEST_WAIT))]
     wait: u64,
 }
 
@@ -296,6 +299,21 @@ mod tests {
         let call = Answered::of("demo/0/alice".parse().expect("an address"), "count".into());
         let answered = answered(call, answer);
         assert_eq!((answered.offset, answered.invocation_id.as_str()), (Some(17), "c-9"));
+    }
+
+    #[test]
+    fn nobody_waits_for_longer_than_a_clock_goes() {
+        #[derive(Debug, clap::Parser)]
+        struct Results {
+            #[command(flatten)]
+            args: ResultArgs,
+        }
+        let parse = |wait: &str| {
+            let line = ["result", "demo/0", "report", "--wait", wait];
+            <Results as clap::Parser>::try_parse_from(line).map(|line| line.args.wait)
+        };
+        assert_eq!(parse("31536000").expect("a year"), LONGEST_WAIT);
+        assert!(parse("18446744073709551615").is_err());
     }
 
     #[test]

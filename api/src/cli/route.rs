@@ -1,6 +1,6 @@
 //! The functions of a collection: where they run, on the command line and in answers.
 
-use std::{fs, path::PathBuf};
+use std::{collections::BTreeMap, fs, path::PathBuf};
 
 use clap::Args;
 use odgm_proto::{
@@ -10,6 +10,7 @@ use odgm_proto::{
 use serde::Serialize;
 
 use super::{
+    ask,
     client::{Client, Context},
     error::Error,
     output::{Cell, Human, Style, Table, Tint},
@@ -36,16 +37,22 @@ pub(crate) struct RouteArgs {
     name: String,
     #[command(flatten)]
     given: FunctionArgs,
-    /// Take a function away; may be repeated
+    /// Take a function away: calls of it that wait become dead letters; may be repeated
     #[arg(long, value_name = "NAME")]
     remove: Vec<String>,
-    /// Call a function no more until it is enabled; may be repeated
+    /// Call a function no more: calls of it wait until it is enabled; may be repeated
     #[arg(long, value_name = "NAME")]
     disable: Vec<String>,
     /// Call a function again; may be repeated
     #[arg(long, value_name = "NAME")]
     enable: Vec<String>,
+    /// Do not ask, where functions are taken away or disabled
+    #[arg(long, short)]
+    yes: bool,
 }
+
+/// The most calls that a partition shows.
+const SHOWN_OF_PARTITION: u32 = 1_024;
 
 /// The form of routes in a file, for help texts.
 pub(crate) const FILE_HELP: &str = "\
@@ -57,7 +64,7 @@ Routes in a file, as in the field `invocations` of a definition:
 pub(crate) fn help() -> String {
     format!(
         "Without options the routes are shown. Calls that are under way go on as they began. What there is is read and \
-         then written back: of two who change it at the same moment, one prevails.\n\n{FILE_HELP}\n\n\
+         then written back: of two who change it at the same moment, one prevails. It asks before a function is called no more.\n\n{FILE_HELP}\n\n\
          Examples:\n  \
          odgm collection route flights --function count=http://10.0.0.7:9000\n  \
          odgm collection route flights --function-stateless report=http://10.0.0.8:9000\n  \
@@ -108,7 +115,7 @@ impl RouteArgs {
 
     /// The routes after the change.
     fn changed(self, known: Option<InvocationRoute>) -> Result<InvocationRoute, Error> {
-        let Self { name: class, given, remove, disable, enable } = self;
+        let Self { name: class, given, remove, disable, enable, yes: _ } = self;
         let mut invocations = known;
         given.put_into(&mut invocations)?;
         let mut routes = invocations.unwrap_or_default();
@@ -139,12 +146,97 @@ pub(crate) async fn run(args: RouteArgs, context: &mut Context) -> Result<(), Er
     let name = args.name.clone();
     let mut known = known(&client, name.clone()).await?;
     if !args.is_empty() {
-        let invocations = Some(args.changed(known)?);
+        let yes = args.yes;
+        let changed = args.changed(known.clone())?;
+        let lost = Lost::between(&known.unwrap_or_default(), &changed);
+        if !yes && !lost.is_empty() {
+            lost.confirm(&client, &name).await?;
+        }
+        let invocations = Some(changed);
         let request = v1::UpdateCollectionRequest { name: name.clone(), invocations, ..Default::default() };
         let updated = client.admin().update_collection(request).await?.into_inner();
         known = invocations_of(updated.collection);
     }
     context.output.document(&Routes { name, functions: RouteView::all(known) })
+}
+
+/// Functions that are called no more after a change.
+#[derive(Debug, PartialEq, Eq)]
+struct Lost {
+    removed: Vec<String>,
+    disabled: Vec<String>,
+}
+
+/// How many calls of a function wait.
+#[derive(Clone, Copy, Debug, Default)]
+struct Waiting {
+    calls: u64,
+    /// Whether there may be more: a partition does not show all that it has.
+    or_more: bool,
+}
+
+impl Lost {
+    fn between(before: &InvocationRoute, after: &InvocationRoute) -> Self {
+        let is_called = |routes: &InvocationRoute, name: &String| !routes.disabled_fn.contains(name);
+        let all = before.fn_routes.keys();
+        let (kept, removed): (Vec<_>, Vec<_>) =
+            all.cloned().partition(|name| after.fn_routes.contains_key(name));
+        let is_disabled = |name: &String| is_called(before, name) && !is_called(after, name);
+        Self { removed, disabled: kept.into_iter().filter(is_disabled).collect() }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.removed.is_empty() && self.disabled.is_empty()
+    }
+
+    /// Asks, with what becomes of the calls that wait.
+    async fn confirm(&self, client: &Client, class: &str) -> Result<(), Error> {
+        if !ask::can_ask() {
+            return Err(Error::Usage(
+                "calls of a function that is taken away become dead letters, and those of one that is disabled wait: without a \
+                 terminal to ask on, say --yes"
+                    .to_owned(),
+            ));
+        }
+        let waiting = waiting(client, class).await?;
+        if ask::confirm(&self.question(class, &waiting))? {
+            return Ok(());
+        }
+        Err(Error::Failed("nothing was changed".to_owned()))
+    }
+
+    fn question(&self, class: &str, waiting: &BTreeMap<String, Waiting>) -> String {
+        let part = |what: &str, name: &String, then: &str| {
+            let Waiting { calls, or_more } = waiting.get(name).copied().unwrap_or_default();
+            let at_least = if or_more { "at least " } else { "" };
+            let wait = if calls == 1 { "call waits" } else { "calls wait" };
+            format!("{what} {name} ({at_least}{calls} {wait} for it{then})")
+        };
+        let removed = self.removed.iter().map(|name| part("take away", name, ", to become dead letters"));
+        let disabled = self.disabled.iter().map(|name| part("disable", name, ", until it is enabled"));
+        let parts: Vec<_> = removed.chain(disabled).collect();
+        format!("Of the functions of {class}, {}?", parts.join(" and "))
+    }
+}
+
+/// How many calls wait for each function of a class, in any partition of any collection.
+async fn waiting(client: &Client, class: &str) -> Result<BTreeMap<String, Waiting>, Error> {
+    let mut found: BTreeMap<String, Waiting> = BTreeMap::new();
+    let mut or_more = false;
+    let listed = client.admin().list_collections(v1::ListCollectionsRequest {}).await?.into_inner();
+    for collection in listed.collections {
+        let Some(definition) = collection.definition else { continue };
+        let request =
+            v1::ListCallsRequest { cls_id: definition.name, partition_id: None, limit: SHOWN_OF_PARTITION };
+        let answer = client.calls().list_calls(request).await?.into_inner();
+        or_more |= answer.totals.iter().any(|totals| totals.outbox_rows > SHOWN_OF_PARTITION.into());
+        let targets = answer.calls.into_iter().filter_map(|call| call.target);
+        for target in targets.filter(|target| target.cls_id == class) {
+            found.entry(target.fn_id).or_default().calls += 1;
+        }
+    }
+    found.values_mut().for_each(|waiting| waiting.or_more = or_more);
+    Ok(found)
 }
 
 async fn known(client: &Client, name: String) -> Result<Option<InvocationRoute>, Error> {
@@ -302,6 +394,22 @@ pub(crate) mod tests {
 
         let unknown = change(Some(known), "route demo --disable cuont").expect_err("no such function");
         insta::assert_snapshot!(unknown, @r#"demo has no function "cuont"; `odgm collection route demo` shows those it has"#);
+    }
+
+    #[test]
+    fn whoever_takes_functions_away_or_disables_them_is_told_what_waits() {
+        let before = routes();
+        let lost = |line| {
+            let after = change(Some(before.clone()), line).expect("changed");
+            Lost::between(&before, &after)
+        };
+        assert!(lost("route demo --enable echo --function more").is_empty());
+        assert!(lost("route demo --disable echo").is_empty(), "it was before");
+        let lost = lost("route demo --remove spare --remove echo --disable count");
+        let wait = |calls| Waiting { calls, or_more: true };
+        let waiting =
+            [("count".to_owned(), wait(1_024)), ("spare".to_owned(), Waiting { calls: 1, or_more: false })];
+        insta::assert_snapshot!(lost.question("demo", &waiting.into()), @"Of the functions of demo, take away echo (0 calls wait for it, to become dead letters) and take away spare (1 call waits for it, to become dead letters) and disable count (at least 1024 calls wait for it, until it is enabled)?");
     }
 
     #[test]

@@ -46,6 +46,8 @@ pub(crate) async fn run(args: TraceArgs, context: &mut Context) -> Result<(), Er
 struct Trace {
     records: Vec<TracedView>,
     truncated: bool,
+    /// Whether calls that wait may be missing.
+    more_waiting: bool,
     unreachable: Vec<String>,
 }
 
@@ -54,6 +56,7 @@ impl From<v1::TraceResponse> for Trace {
         Self {
             records: answer.records.into_iter().map(TracedView::from).collect(),
             truncated: answer.truncated,
+            more_waiting: answer.more_waiting,
             unreachable: answer.unreachable,
         }
     }
@@ -64,6 +67,9 @@ impl Human for Trace {
         let mut text = traced::tree(&self.records, style);
         if self.truncated {
             text += &format!("there are more than these {} records: raise --limit\n", self.records.len());
+        }
+        if self.more_waiting {
+            text += "so many calls wait that not all of them were looked at: some of those that were tried before may be missing\n";
         }
         for partition in &self.unreachable {
             text += &style.paint(Tint::Bad, &format!("what this partition has is missing: {partition}"));
@@ -82,6 +88,7 @@ mod tests {
         v1::TraceResponse {
             records: vec![record(4, 17, None), record(2, 5, Some((4, 17)))],
             truncated: true,
+            more_waiting: true,
             unreachable: vec!["flights/6: no node that has the partition answers".into()],
         }
         .into()
@@ -93,6 +100,7 @@ mod tests {
         flights/3/17  2026-03-01T12:30:00.000Z  set n14228: dest=IAH
           flights/1/5  2026-03-01T12:30:00.000Z  count on flights/0/iah completed in 1 ms
         there are more than these 2 records: raise --limit
+        so many calls wait that not all of them were looked at: some of those that were tried before may be missing
         what this partition has is missing: flights/6: no node that has the partition answers
         ");
     }
@@ -133,6 +141,7 @@ mod tests {
             }
           ],
           "truncated": true,
+          "more_waiting": true,
           "unreachable": [
             "flights/6: no node that has the partition answers"
           ]

@@ -29,7 +29,7 @@ pub(crate) enum TriggerCommand {
     },
     /// Replace all triggers of an object
     #[command(after_help = SET_HELP, override_usage = SET_USAGE)]
-    Set(ChangeArgs),
+    Set(SetArgs),
     /// Add triggers to those that there are
     #[command(after_help = ADD_HELP, override_usage = ADD_USAGE)]
     Add(ChangeArgs),
@@ -49,6 +49,15 @@ pub(crate) struct ChangeArgs {
     options: Vec<(String, String)>,
     #[command(flatten)]
     write: WriteOptions,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SetArgs {
+    #[command(flatten)]
+    change: ChangeArgs,
+    /// Do not ask, where others are taken away
+    #[arg(long, short)]
+    yes: bool,
 }
 
 /// The triggers, each of which may be repeated.
@@ -97,7 +106,7 @@ Examples:
 const SET_USAGE: &str = "odgm trigger set <CLASS/[PARTITION/]ID> --on-EVENT KEY=FUNCTION...";
 const ADD_USAGE: &str = "odgm trigger add <CLASS/[PARTITION/]ID> --on-EVENT KEY=FUNCTION...";
 
-const SET_HELP: &str = "Example:\n  \
+const SET_HELP: &str = "It asks where the object has triggers, as those are taken away.\n\nExample:\n  \
     odgm trigger set flights/3/n14228 --on-create dest=airports/0/count --on-update dest=airports/0/count";
 
 const ADD_HELP: &str = "\
@@ -136,23 +145,49 @@ async fn list(address: ObjectAddress, context: &mut Context) -> Result<(), Error
     context.output.document(&Triggers::of(place, object.unwrap_or_default()))
 }
 
-async fn set(args: ChangeArgs, context: &mut Context) -> Result<(), Error> {
+async fn set(args: SetArgs, context: &mut Context) -> Result<(), Error> {
+    let SetArgs { change: args, yes } = args;
     let event = args.given.event(&args.options.into_iter().collect());
     let client = context.connect().await?;
     let place = client.locate(args.address).await?;
+    if !yes {
+        let known = Triggers::of(place.clone(), existing(&client, &place).await?).triggers.len();
+        confirm_loss(known, &place)?;
+    }
     write(&client, place, event, &args.write, context).await
+}
+
+/// Asks whether so many triggers may go, if there are any.
+fn confirm_loss(known: usize, place: &Place) -> Result<(), Error> {
+    if known == 0 {
+        return Ok(());
+    }
+    if !ask::can_ask() {
+        return Err(Error::Usage(format!(
+            "{known} triggers of {place} are taken away: without a terminal to ask on, say --yes"
+        )));
+    }
+    if ask::confirm(&format!("Take {known} triggers of {place} away?"))? {
+        return Ok(());
+    }
+    Err(Error::Failed("nothing was taken away".to_owned()))
+}
+
+/// An object, or an empty one where there is none.
+async fn existing(client: &Client, place: &Place) -> Result<ObjData, Error> {
+    match client.data().get(wire::single_object(place.clone())).await {
+        Ok(answer) => Ok(answer.into_inner().obj.unwrap_or_default()),
+        // Where the collection or the partition is missing, the write says so.
+        Err(status) if status.code() == Code::NotFound => Ok(ObjData::default()),
+        Err(status) => Err(status.into()),
+    }
 }
 
 async fn add(args: ChangeArgs, context: &mut Context) -> Result<(), Error> {
     let more = args.given.event(&args.options.into_iter().collect());
     let client = context.connect().await?;
     let place = client.locate(args.address).await?;
-    let known = match client.data().get(wire::single_object(place.clone())).await {
-        Ok(answer) => answer.into_inner().obj.and_then(|object| object.event).unwrap_or_default(),
-        // Where the collection or the partition is missing, the write says so.
-        Err(status) if status.code() == Code::NotFound => ObjectEvent::default(),
-        Err(status) => return Err(status.into()),
-    };
+    let known = existing(&client, &place).await?.event.unwrap_or_default();
     write(&client, place, joined(one_column(known), more), &args.write, context).await
 }
 
@@ -167,8 +202,8 @@ async fn clear(args: ClearArgs, context: &mut Context) -> Result<(), Error> {
     // What does not exist has no triggers, and is not to come into being.
     let object = client.data().get(wire::single_object(place.clone())).await?.into_inner().obj;
     let known = Triggers::of(place.clone(), object.unwrap_or_default()).triggers.len();
-    if !args.yes && !ask::confirm(&format!("Take {known} triggers of {place} away?"))? {
-        return Err(Error::Failed("nothing was taken away".to_owned()));
+    if !args.yes {
+        confirm_loss(known, &place)?;
     }
     write(&client, place, ObjectEvent::default(), &args.write, context).await
 }

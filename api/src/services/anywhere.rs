@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::FutureExt as _;
-use odgm_log::NodeId;
+use odgm_log::{NodeId, Offset};
 use odgm_proto::metadata::{LEADER, VERSION};
 use odgm_replication::{AskError, Manager};
 use prost::Message;
@@ -85,6 +85,16 @@ impl Answered {
     /// Whether what was asked for was done; if not, why.
     pub(super) fn done(self) -> Result<(), String> {
         if self.code == Code::Ok as i32 { Ok(()) } else { Err(self.reason) }
+    }
+
+    /// The record that it became.
+    pub(super) fn offset(&self) -> Option<Offset> {
+        self.metadata.get(OFFSET)?.parse().ok().map(Offset)
+    }
+
+    /// Whether the other node does not know what became of it.
+    pub(super) fn is_unknown(&self) -> bool {
+        self.metadata.get(OUTCOME).is_some_and(|outcome| outcome == "unknown")
     }
 }
 

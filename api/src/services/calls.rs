@@ -92,8 +92,7 @@ impl Service for Calls {
             let way = self.0.way(&nodes).await.map_err(not_applied)?;
             return way.heed_write(way.calls().redrive(onward(&metadata, request)).await);
         }
-        let redriven = letters::redrive(&self.0, &metadata, request).await.map_err(else_not_applied)?;
-        Ok(Response::new(RedriveResponse { redriven }))
+        letters::redrive(&self.0, &metadata, request).await.map(Response::new).map_err(else_not_applied)
     }
 
     async fn discard(&self, request: Request<DiscardRequest>) -> Result<Response<DiscardResponse>, Status> {
@@ -102,8 +101,7 @@ impl Service for Calls {
             let way = self.0.way(&nodes).await.map_err(not_applied)?;
             return way.heed_write(way.calls().discard(onward(&metadata, request)).await);
         }
-        let discarded = letters::discard(&self.0, &metadata, request).await.map_err(else_not_applied)?;
-        Ok(Response::new(DiscardResponse { discarded }))
+        letters::discard(&self.0, &metadata, request).await.map(Response::new).map_err(else_not_applied)
     }
 
     async fn trace(&self, request: Request<TraceRequest>) -> Result<Response<TraceResponse>, Status> {

@@ -2,10 +2,10 @@
 //!
 //! A call goes through the invocation manager, and how it ended becomes a record of its class and partition before the
 //! client is told: so a call that is asked for again under its request id is answered from the record. A call that has
-//! begun goes on when its client goes away, and is recorded.
+//! begun goes on when its client goes away, and is recorded; who asks for it again meanwhile waits for its end.
 
 mod ended;
-mod room;
+mod joining;
 mod running;
 
 use std::collections::BTreeMap;
@@ -17,21 +17,24 @@ use odgm_log::body::Target;
 use odgm_log::{BodyType, Offset};
 use odgm_proto::oprc::oprc_function_server::OprcFunction;
 use odgm_proto::oprc::{InvocationRequest, InvocationResponse, ObjectInvocationRequest};
-use odgm_replication::{Consistency, Partition, ProposeError, ReadError};
+use odgm_replication::{Consistency, Partition, ProposeError};
 use odgm_triggers::{Call, functions};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::task::TaskTracker;
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status};
 
 pub(crate) use self::ended::Ended;
+pub(super) use self::running::known;
 
-use self::room::Room;
-use self::running::{Running, known, recorded};
+use self::joining::Requests;
+use self::running::{Running, recorded};
 use super::{PATIENCE, Shared};
 use crate::config::Limits;
 use crate::convert::Rules;
 use crate::identity;
 use crate::request;
+use crate::room::{Full, Room, Seat};
 use crate::status::{self, not_applied};
 
 /// Of the partition's own records, those among which its rules are.
@@ -54,6 +57,11 @@ pub(crate) struct Calling {
     /// How long a call may take where nobody says so.
     timeout: Duration,
     room: Arc<Room>,
+    /// The requests that they are made for.
+    requests: Arc<Requests>,
+    /// Room for clients that wait for results of other calls.
+    waiting: Arc<Semaphore>,
+    max_waiting: usize,
     /// Those under way, whether or not their clients are there still.
     running: TaskTracker,
 }
@@ -71,8 +79,8 @@ pub(crate) struct Asked {
 
 /// What becomes of a request before anything is called.
 enum Prepared {
-    /// It is known: how it ended.
-    Known(Ended),
+    /// It is known, or the call of it that was under way has ended: how.
+    Known(Result<Ended, Status>),
     /// It is to be called.
     New(Box<Running>),
 }
@@ -102,8 +110,38 @@ impl Calling {
             functions,
             timeout: limits.call_timeout,
             room: Room::new(limits.calls, limits.call_bytes),
+            requests: Arc::default(),
+            waiting: Arc::new(Semaphore::new(limits.calls)),
+            max_waiting: limits.calls,
             running: TaskTracker::new(),
         }
+    }
+
+    /// Room for a client that waits for the result of a call.
+    pub(super) fn wait_for_result(&self) -> Result<OwnedSemaphorePermit, Status> {
+        Arc::clone(&self.waiting).try_acquire_owned().map_err(|_| {
+            Status::resource_exhausted(format!(
+                "{} clients wait for results of calls, the limit of the node (ODGM_MAX_CONCURRENT_CALLS): ask without \
+                 waiting, or try again later",
+                self.max_waiting
+            ))
+        })
+    }
+
+    /// Room for a call whose request has so many bytes.
+    fn enter(&self, bytes: usize) -> Result<Seat, Status> {
+        self.room.enter(bytes).map_err(|full| {
+            Status::resource_exhausted(match full {
+                Full::Number(calls) => format!(
+                    "the node makes {calls} calls for clients, its limit (ODGM_MAX_CONCURRENT_CALLS): try again later, or let it \
+                     call by itself (odgm.v1.Calls.Invoke)"
+                ),
+                Full::Bytes(bytes) => format!(
+                    "the node holds {bytes} bytes of requests of calls, and has no room for this one (ODGM_MAX_CALL_BYTES): try again \
+                     later"
+                ),
+            })
+        })
     }
 
     /// How many calls of clients are under way.
@@ -228,7 +266,7 @@ impl Functions {
     ) -> Result<Ended, Status> {
         let asked = asked.map_err(not_applied)?;
         match self.prepare(metadata, asked).await.map_err(status::else_not_applied)? {
-            Prepared::Known(ended) => Ok(ended),
+            Prepared::Known(ended) => ended,
             Prepared::New(running) => {
                 // A task of its own: the client may go away.
                 let running = self.0.calling.running.spawn(running.run());
@@ -247,15 +285,23 @@ impl Functions {
         let key = request::idempotency_key(&metadata)?;
         let partition = shared.partition(&asked.class, asked.partition)?;
         check_rules(&partition, cause.depth)?;
-        let place = shared.calling.room.enter(asked.payload.len())?;
+        let place = shared.calling.enter(asked.payload.len())?;
         let given = request::timeout(metadata.as_ref());
         let within = given.unwrap_or_else(|| shared.calling.timeout(shared, &asked.class));
-        shared.can_record(&partition, within.min(PATIENCE)).await?;
         let fingerprint = cause.request_id.as_ref().map(|_| asked.fingerprint());
+        let mut turn = None;
+        if let Some((id, fingerprint)) = cause.request_id.as_ref().zip(fingerprint.as_ref()) {
+            match shared.calling.requests.join(partition.group(), id, fingerprint).await? {
+                Ok(ended) => return Ok(Prepared::Known(ended)),
+                Err(mine) => turn = Some(mine),
+            }
+        }
+        shared.can_record(&partition, within.min(PATIENCE)).await?;
+        // Only now: what has been recorded by then, here or by another node, is seen.
         if let Some((id, fingerprint)) = cause.request_id.as_ref().zip(fingerprint.as_ref())
             && let Some(offset) = known(&partition, id)?
         {
-            return recorded(&partition, offset, fingerprint).await.map(Prepared::Known);
+            return Ok(Prepared::Known(recorded(&partition, offset, fingerprint).await));
         }
         let kept = |given: Duration| (given / FOR_THE_RECORD.0).min(FOR_THE_RECORD.1) + since.elapsed();
         let timeout = given.map_or(within, |given| given.saturating_sub(kept(given)));
@@ -285,6 +331,7 @@ impl Functions {
             cause,
             invocation,
             fingerprint,
+            turn,
             _place: place,
         })))
     }
@@ -303,9 +350,6 @@ impl Shared {
             let full = ProposeError::LowSpace { free: space.free, reserve: space.reserve };
             return Err(status::from_proposal(&full));
         }
-        partition.confirm_within(Consistency::Linearizable, within).await.map_err(|error| match error {
-            ReadError::Elsewhere { leader } => self.tell_leader(status::from_read(&error), leader),
-            _ => status::from_read(&error),
-        })
+        self.confirm(partition, Consistency::Linearizable, within).await
     }
 }

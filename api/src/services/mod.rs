@@ -19,7 +19,7 @@ use odgm_log::body::Cause;
 use odgm_log::{Body, NodeId, Payload};
 use odgm_replication::definition::MAX_NAME_BYTES;
 use odgm_replication::{
-    Answer, Collection, LookupError, Manager, Partition, ProposeError, ReadError, StreamError,
+    Answer, Collection, Consistency, LookupError, Manager, Partition, ProposeError, ReadError, StreamError,
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
@@ -108,12 +108,21 @@ impl Shared {
         let asked = request::consistency(metadata)?;
         let partition = self.partition(class, id)?;
         let within = request::timeout(metadata.as_ref()).unwrap_or(PATIENCE);
-        let confirmed = partition.confirm_within(asked.unwrap_or(partition.consistency()), within).await;
-        confirmed.map_err(|error| match error {
+        self.confirm(&partition, asked.unwrap_or(partition.consistency()), within).await?;
+        Ok(partition)
+    }
+
+    /// Waits until nothing is missing here that a read as fresh as that may not miss.
+    async fn confirm(
+        &self,
+        partition: &Partition,
+        consistency: Consistency,
+        within: Duration,
+    ) -> Result<(), Status> {
+        partition.confirm_within(consistency, within).await.map_err(|error| match error {
             ReadError::Elsewhere { leader } => self.tell_leader(status::from_read(&error), leader),
             _ => status::from_read(&error),
-        })?;
-        Ok(partition)
+        })
     }
 
     /// What came of a proposal, as the answer to whoever asked for it.

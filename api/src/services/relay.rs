@@ -2,6 +2,7 @@
 //! than a request and its answer. This node is a gRPC client of the other one meanwhile.
 
 use std::collections::BTreeMap;
+use std::error::Error as _;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ use odgm_proto::oprc::oprc_function_client::OprcFunctionClient;
 use parking_lot::Mutex;
 use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::transport::{Channel, Endpoint};
-use tonic::{Code, Request, Status};
+use tonic::{Code, ConnectError, Request, Status};
 
 use super::Shared;
 use crate::request;
@@ -92,21 +93,41 @@ impl Way {
             if status.code() != Code::Unavailable {
                 return status;
             }
-            self.shared.relay.forget(self.node);
-            if !status.metadata().is_empty() {
-                return status;
+            if status.metadata().is_empty() {
+                return self.gone(&status);
             }
-            let message = format!("node {}, which has the partition: {}", self.node, status.message());
-            status::unavailable(message)
+            self.shared.relay.forget(self.node);
+            status
         })
     }
 
-    /// The same of a write: without a word of the other node nobody knows what became of it.
+    /// The same of a write: without a word of the other node nobody knows what became of it, if it was sent.
     pub(super) fn heed_write<T>(&self, answer: Result<T, Status>) -> Result<T, Status> {
-        self.heed(answer).map_err(|status| {
-            if status.metadata().contains_key(OUTCOME) { status } else { status::unknown(status) }
+        let is_unsent = answer.as_ref().is_err_and(is_unsent);
+        self.heed(answer).map_err(|status| match status.metadata().contains_key(OUTCOME) {
+            true => status,
+            false if is_unsent => status::not_applied(status),
+            false => status::unknown(status),
         })
     }
+
+    /// The node does not answer: the next one to ask for it connects anew.
+    pub(super) fn gone(&self, status: &Status) -> Status {
+        self.shared.relay.forget(self.node);
+        status::unavailable(format!("node {}, which has the partition: {}", self.node, status.message()))
+    }
+}
+
+/// Whether a request was certainly not sent, as there was no connection and none could be made.
+pub(super) fn is_unsent(status: &Status) -> bool {
+    let mut cause = status.source();
+    while let Some(error) = cause {
+        if error.is::<ConnectError>() {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
 }
 
 impl Shared {
@@ -156,4 +177,55 @@ pub(super) fn onward<Q>(metadata: &MetadataMap, message: Q) -> Request<Q> {
         request.set_timeout(deadline);
     }
     request
+}
+
+#[cfg(test)]
+mod tests {
+    use odgm_proto::odgm::v1::GetResultRequest;
+    use tokio::io::AsyncReadExt as _;
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::*;
+
+    async fn asked(channel: &Channel) -> Status {
+        let mut client = CallsClient::new(channel.clone());
+        client.get_result(GetResultRequest::default()).await.expect_err("nobody answers")
+    }
+
+    /// Returns when the headers of a request have come, by the frames of HTTP/2 behind the preface of the connection.
+    async fn request_came(stream: &mut TcpStream) {
+        const HEADERS: u8 = 1;
+        let mut preface = [0; 24];
+        stream.read_exact(&mut preface).await.expect("a preface");
+        loop {
+            let mut frame = [0; 9];
+            stream.read_exact(&mut frame).await.expect("a frame");
+            if frame[3] == HEADERS {
+                return;
+            }
+            let length = u32::from_be_bytes([0, frame[0], frame[1], frame[2]]);
+            let mut rest = vec![0; usize::try_from(length).expect("a length")];
+            stream.read_exact(&mut rest).await.expect("the rest of the frame");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_request_is_known_not_to_be_sent_only_where_there_is_no_connection() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("an address").to_string();
+        let relay = Relay::default();
+        let connecting = relay.channel(NodeId(2), &address);
+        let (channel, accepted) = tokio::join!(connecting, listener.accept());
+        let (channel, (mut stream, _)) = (channel.expect("a connection"), accepted.expect("a connection"));
+        // It takes the request, and goes without a word.
+        let (lost, ()) = tokio::join!(asked(&channel), async {
+            request_came(&mut stream).await;
+            drop((stream, listener));
+        });
+        assert!(!is_unsent(&lost), "{lost:?}");
+        let channel = relay.channel(NodeId(2), &address).await.expect("the one that was made before");
+        let unsent = asked(&channel).await;
+        assert!(is_unsent(&unsent), "{unsent:?}");
+        assert!(!is_unsent(&Status::unavailable("said by the node")));
+    }
 }

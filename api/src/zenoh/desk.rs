@@ -11,14 +11,15 @@ use zenoh::query::Query;
 
 use super::answers::{Answered, Answers, Refusal};
 use super::calls;
-use super::intake::{Intake, Room, copied};
+use super::intake::{copied, intake};
 use super::limits::{REFUSED, REQUESTS};
 use super::places::Place;
+use crate::room::{Room, Seat};
 
 /// Takes queries in on Zenoh's threads, which receive for all: nothing waits there.
 #[derive(Clone)]
 pub(super) struct Desk {
-    intake: Arc<Intake>,
+    room: Arc<Room>,
     queue: mpsc::Sender<Asked>,
     /// For those that there is no room for: an answer may have to wait, even that one.
     crowded: mpsc::Sender<(About, Query)>,
@@ -50,7 +51,7 @@ pub(super) struct Asked {
     pub(super) payload: Option<Bytes>,
     pub(super) attachment: Option<Bytes>,
     pub(super) since: Instant,
-    room: Room,
+    seat: Seat,
 }
 
 impl Desk {
@@ -60,18 +61,18 @@ impl Desk {
         let (crowded, refused) = mpsc::channel(REFUSED);
         tokio::spawn(refuse_all(refused));
         let answering = tokio::spawn(answer_all(Arc::clone(answers), pace, waiting));
-        (Self { intake: Arc::default(), queue, crowded }, answering)
+        (Self { room: intake(), queue, crowded }, answering)
     }
 
     pub(super) fn take(&self, about: About, place: &Arc<Place>, mut query: Query) {
         let payload = query.payload_mut().map(|payload| copied(&std::mem::take(payload)));
         let attachment = query.attachment_mut().map(|attachment| copied(&std::mem::take(attachment)));
         let bytes = payload.as_ref().map_or(0, Bytes::len) + attachment.as_ref().map_or(0, Bytes::len);
-        let Some(room) = self.intake.enter(bytes) else {
+        let Ok(seat) = self.room.enter(bytes) else {
             return self.refuse(about, query);
         };
         let (place, since) = (Arc::clone(place), Instant::now());
-        let asked = Asked { about, place, query, payload, attachment, since, room };
+        let asked = Asked { about, place, query, payload, attachment, since, seat };
         // There is a place in the queue for each that has room.
         if let Err(error) = self.queue.try_send(asked) {
             let Asked { about, query, .. } = error.into_inner();
@@ -107,7 +108,7 @@ async fn answer_all(answers: Arc<Answers>, pace: Pace, mut queue: mpsc::Receiver
                 }
             };
             send(asked.query, answered);
-            drop((asked.room, slot));
+            drop((asked.seat, slot));
         });
     }
     drop(slots.acquire_many(pace.at_once).await);

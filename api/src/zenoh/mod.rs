@@ -56,6 +56,7 @@ mod attachment;
 pub(crate) mod calls;
 mod desk;
 mod events;
+mod inflow;
 mod intake;
 mod leading;
 mod limits;

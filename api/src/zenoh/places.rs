@@ -162,11 +162,11 @@ impl Place {
         }
         let given = match (parameters.get("oid_str"), parameters.get("oid")) {
             (Some(text), _) => Some(text.to_owned()),
-            (None, Some(number)) => Some(canonical(number)),
+            (None, Some(number)) => Some(as_number(number)),
             (None, None) => None,
         };
         // A parameter wins over the place in the key.
-        let object = |segment: &str| given.clone().unwrap_or_else(|| canonical(segment));
+        let object = |segment: &str| given.clone().unwrap_or_else(|| as_number(segment));
         Some(match *segments {
             [] => Operation::Get(given?),
             [LIST] => Operation::List,
@@ -214,13 +214,13 @@ impl Place {
             return Some((None, segments));
         }
         let rest = segments.split_off(segments.len().min(2));
-        Some((Some(canonical(segments.get(1)?)), rest))
+        Some((Some(as_number(segments.get(1)?)), rest))
     }
 
     /// The object that a PUT or a DELETE is about.
     pub(super) fn object(&self, key: &str) -> Option<String> {
         let id = key.strip_prefix(&self.root)?.strip_prefix("objects/")?;
-        Some(canonical(id))
+        Some(as_number(id))
     }
 }
 
@@ -230,7 +230,7 @@ pub(super) fn is_segment(name: &str) -> bool {
 }
 
 /// Over Zenoh an id that is a number is that number, however it is written: "007" is "7".
-fn canonical(id: &str) -> String {
+fn as_number(id: &str) -> String {
     let number = id.bytes().all(|byte| byte.is_ascii_digit()).then(|| id.parse::<u64>().ok()).flatten();
     number.map_or_else(|| id.to_owned(), |number| number.to_string())
 }

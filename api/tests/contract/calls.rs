@@ -120,7 +120,9 @@ async fn an_accepted_call_is_made_and_its_result_is_kept() {
 async fn what_cannot_be_accepted_is_refused() {
     let functions = TestFunctions::start().await;
     let node = TestNode::start().await;
-    node.create(JOBS, Some(functions.routes(&["echo"])), &[]).await;
+    let mut all = functions.routes(&["echo"]);
+    all.fn_routes.extend(routes("ftp://nowhere", &["odd"]).fn_routes);
+    node.create(JOBS, Some(all), &[]).await;
     let mut client = node.calls();
     let mut lines = Vec::new();
     let mut tell = |what: &str, status: Option<tonic::Status>| {
@@ -128,6 +130,7 @@ async fn what_cannot_be_accepted_is_refused() {
         lines.push(format!("{what}: {:?} [{}] {}", status.code(), outcome_of(&status), status.message()));
     };
     tell("no function", client.invoke(invoke("1", "other", "")).await.err());
+    tell("odd URL", client.invoke(invoke("1", "odd", "")).await.err());
     tell("bad id", client.invoke(invoke("a/b", "echo", "")).await.err());
     let nothing = InvokeRequest { cls_id: "nothing".into(), ..invoke("1", "echo", "") };
     tell("no class", client.invoke(nothing).await.err());
@@ -152,11 +155,17 @@ async fn what_cannot_be_accepted_is_refused() {
     tell("no such letter", client.get_dead_letter(letter).await.err());
     let redrive =
         RedriveRequest { cls_id: JOBS.into(), letters: vec![Default::default()], ..Default::default() };
-    tell("no such letter to try again", client.redrive(redrive).await.err());
+    tell("no such letter to try again", client.redrive(redrive.clone()).await.err());
+    let none = RedriveRequest { letters: Vec::new(), ..redrive.clone() };
+    tell("no letters to try again", client.redrive(none).await.err());
+    tell("all and some", client.redrive(RedriveRequest { all: true, ..redrive }).await.err());
+    let none = DiscardRequest { cls_id: JOBS.into(), ..Default::default() };
+    tell("no letters to drop", client.discard(none).await.err());
     let trace = TraceRequest { cls_id: JOBS.into(), offset: 99, ..Default::default() };
     tell("no such record", client.trace(trace).await.err());
     insta::assert_snapshot!(lines.join("\n"), @r#"
     no function: NotFound [not-applied] class "jobs" has no function "other" to call: expected one that invocations.fn_routes of its collection names
+    odd URL: FailedPrecondition [not-applied] function "odd" of class "jobs" cannot be called: "ftp://nowhere" is no endpoint; expected http://host:port
     bad id: InvalidArgument [not-applied] invalid invocation_id "a/b": expected 1 to 160 of A-Z a-z 0-9 . _ : -
     no class: NotFound [not-applied] there is no collection "nothing"
     bad object: InvalidArgument [not-applied] invalid object_id "a b": ' ' is not allowed, expected 1 to 160 bytes of a-z 0-9 . _ : -
@@ -166,6 +175,9 @@ async fn what_cannot_be_accepted_is_refused() {
     letters after none: InvalidArgument [-] after is the place of a dead letter in one partition: expected a partition_id with it
     no such letter: NotFound [-] partition jobs/0 has no dead letter 0/0
     no such letter to try again: NotFound [not-applied] partition jobs/0 has no dead letter 0/0
+    no letters to try again: InvalidArgument [not-applied] expected the ids of dead letters in letters; or none there, and all, for all that there are
+    all and some: InvalidArgument [not-applied] expected the ids of dead letters in letters; or none there, and all, for all that there are
+    no letters to drop: InvalidArgument [not-applied] expected the ids of dead letters in letters; or none there, and all, for all that there are
     no such record: NotFound [-] partition jobs/0 has no record 99
     "#);
 }
@@ -322,7 +334,7 @@ async fn what_is_given_up_is_listed_tried_again_and_dropped() {
     insta::assert_snapshot!(causes.join("\n"), @"shallow/0 depth 0: set n1: dest=IAH, with triggers");
     // Whoever asks for it again is not held back by the depth.
     let mut outcomes = Outcomes::of(&node, JOBS).await;
-    let redrive = RedriveRequest { cls_id: SHALLOW.into(), ..Default::default() };
+    let redrive = RedriveRequest { cls_id: SHALLOW.into(), all: true, ..Default::default() };
     let redriven = node.calls().redrive(redrive).await.expect("tried again").into_inner().redriven;
     assert_eq!(redriven, 1);
     let done = outcomes.next(1).await.remove(0);
@@ -336,10 +348,84 @@ async fn what_is_given_up_is_listed_tried_again_and_dropped() {
         reason: "seen".into(),
         ..Default::default()
     };
-    assert_eq!(node.calls().discard(discard.clone()).await.expect("dropped").into_inner().discarded, 1);
+    let under_an_id = || {
+        let mut request = Request::new(discard.clone());
+        request.metadata_mut().insert("odgm-request-id", "tidy-up".parse().expect("a value"));
+        request
+    };
+    let dropped = node.calls().discard(under_an_id()).await.expect("dropped").into_inner();
+    assert_eq!((dropped.discarded, dropped.refused.as_str()), (1, ""));
+    assert_eq!(node.calls().discard(under_an_id()).await.expect("the same answer").into_inner(), dropped);
     let gone = node.calls().discard(discard).await.expect_err("they are gone");
     assert_eq!((gone.code(), outcome_of(&gone)), (Code::NotFound, "not-applied"), "{gone}");
     assert!(letters(&node, SHALLOW).await.is_empty());
+}
+
+/// A trigger on the entry `dest` with so many targets.
+fn with_targets(class: &str, object: &str, function: &str, count: usize) -> SetObjectRequest {
+    let on_create = vec![target(JOBS, None, function); count];
+    let trigger = DataTrigger { on_create, ..Default::default() };
+    let event = ObjectEvent { data_trigger_str: [("dest".to_owned(), trigger)].into(), ..Default::default() };
+    SetObjectRequest { cls_id: class.into(), ..set_with(object, &[("dest", "IAH")], event) }
+}
+
+#[tokio::test]
+async fn what_is_done_to_many_dead_letters_is_told_though_a_part_is_refused() {
+    const NARROW: &str = "narrow";
+    const LETTERS: usize = 600;
+    let functions = TestFunctions::start().await;
+    let node = TestNode::start().await;
+    node.create(JOBS, Some(functions.routes(&["slow"])), &[]).await;
+    let options = [("max_trigger_depth", "0"), ("outbox_max_rows", "256")];
+    node.create(NARROW, None, &options).await;
+    let written = node.data().set(with_targets(NARROW, "n1", "slow", LETTERS)).await.expect("written");
+    let offset = crate::node::number(written.metadata(), "odgm-offset");
+    let id = |index| odgm_proto::odgm::v1::LetterId { offset, index };
+    // One record of dead letters has room, and the next one has none.
+    let all = RedriveRequest { cls_id: NARROW.into(), all: true, ..Default::default() };
+    let redriven = node.calls().redrive(all.clone()).await.expect("a part").into_inner();
+    assert_eq!(redriven.redriven, 256);
+    assert!(redriven.refused.contains("has 256 calls of"), "{}", redriven.refused);
+    let full = node.calls().redrive(all).await.expect_err("no room at all");
+    assert_eq!((full.code(), outcome_of(&full)), (Code::ResourceExhausted, "not-applied"), "{full}");
+
+    let letters: Vec<_> = (256..600).map(id).collect();
+    let discard = || {
+        let (cls_id, letters) = (NARROW.to_owned(), letters.clone());
+        let mut request = Request::new(DiscardRequest { cls_id, letters, ..Default::default() });
+        request.metadata_mut().insert("odgm-request-id", "tidy-up".parse().expect("a value"));
+        request
+    };
+    let dropped = node.calls().discard(discard()).await.expect("dropped").into_inner();
+    assert_eq!((dropped.discarded, dropped.refused.as_str()), (344, ""));
+    let again = node.calls().discard(discard()).await.expect("the same, over several records").into_inner();
+    assert_eq!(again, dropped);
+}
+
+#[tokio::test]
+async fn a_record_tells_of_its_waiting_calls_however_many_wait_before_them() {
+    let functions = TestFunctions::start().await;
+    let node = TestNode::start().await;
+    node.create(JOBS, Some(functions.routes(&["slow"])), &[]).await;
+    let mut offsets = Vec::new();
+    for n in 0..11 {
+        let request = with_targets(THINGS, &format!("n{n}"), "slow", 1_000);
+        let written = node.data().set(request).await.expect("written");
+        offsets.push(crate::node::number(written.metadata(), "odgm-offset"));
+    }
+    let mut found = Vec::new();
+    for offset in [offsets[10], offsets[0]] {
+        let request = TraceRequest { cls_id: THINGS.into(), offset, ..Default::default() };
+        let traced = node.calls().trace(request).await.expect("a tree").into_inner();
+        let indexes: Vec<_> = traced.records[0].waiting.iter().map(|call| call.index).collect();
+        assert_eq!(indexes, (0..1_000).collect::<Vec<_>>());
+        found.push(traced.more_waiting);
+    }
+    assert_eq!(
+        found,
+        [false, true],
+        "behind the first stand more than are looked at, and one may be its own"
+    );
 }
 
 #[tokio::test]

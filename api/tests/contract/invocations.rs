@@ -263,22 +263,35 @@ async fn a_request_that_is_repeated_calls_the_function_once() {
 }
 
 #[tokio::test]
-async fn of_two_calls_of_one_request_at_once_the_first_record_counts() {
+async fn who_asks_again_while_a_call_is_made_waits_for_its_end() {
     let functions = TestFunctions::start().await;
     let node = node_with(&functions, &["slow"]).await;
-    let call = || {
+    let call = |payload| {
         let mut client = node.functions();
-        let request = with(by_itself("slow", ""), &[("odgm-request-id", "twice")]);
+        let request = with(by_itself("slow", payload), &[("odgm-request-id", "twice")]);
         tokio::spawn(async move { client.invoke_fn(request).await })
     };
-    let (one, other) = (call(), call());
-    assert_eq!(functions.asked(2).await.len(), 2, "neither is recorded when the other begins");
+    let one = call("");
+    functions.asked(1).await;
+    let again = [call(""), call("")];
+    let clients = async {
+        while node.figure("client_calls").await < 3.0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), clients).await.expect("all of them wait");
+    let other = call("another").await.expect("a task").expect_err("another request of that id");
+    assert_eq!((other.code(), outcome_of(&other)), (Code::InvalidArgument, "not-applied"), "{other}");
+    // The first client has no patience.
+    one.abort();
     functions.let_go(2);
-    let answers = [one.await.expect("a task"), other.await.expect("a task")].map(|answer| {
-        let answer = answer.expect("an answer");
-        (number(answer.metadata(), "odgm-offset"), answer.into_inner().payload)
-    });
+    let mut answers = Vec::new();
+    for call in again {
+        let answer = call.await.expect("a task").expect("an answer");
+        answers.push((number(answer.metadata(), "odgm-offset"), answer.into_inner().payload));
+    }
     assert_eq!(answers[0], answers[1]);
+    assert_eq!(functions.asked(1).await.len(), 1);
 }
 
 #[tokio::test]

@@ -5,11 +5,11 @@ use std::path::Path;
 
 use odgm_api::Node;
 use odgm_api::config::Config;
-use odgm_proto::odgm::v1::CreateCollectionRequest;
 use odgm_proto::odgm::v1::admin_client::AdminClient;
 use odgm_proto::odgm::v1::calls_client::CallsClient;
 use odgm_proto::odgm::v1::streams_client::StreamsClient;
 use odgm_proto::odgm::v1::writes_client::WritesClient;
+use odgm_proto::odgm::v1::{CreateCollectionRequest, GetNodeRequest};
 use odgm_proto::oprc::data_service_client::DataServiceClient;
 use odgm_proto::oprc::oprc_function_client::OprcFunctionClient;
 use odgm_proto::oprc::{
@@ -72,6 +72,13 @@ impl TestNode {
 
     pub(crate) fn calls(&self) -> CallsClient<Channel> {
         CallsClient::new(self.channel.clone())
+    }
+
+    /// One of the node's own figures.
+    pub(crate) async fn figure(&self, name: &str) -> f64 {
+        let described = self.admin().get_node(GetNodeRequest {}).await.expect("an answer").into_inner();
+        let found = described.metrics.iter().find(|metric| metric.name == name);
+        found.unwrap_or_else(|| panic!("no figure {name}")).value
     }
 
     /// Creates a collection of one partition.

@@ -13,6 +13,7 @@ mod membership;
 mod partitions;
 mod referrals;
 mod streams;
+mod unforwarded;
 
 /// A story fails with whatever went wrong.
 type Story = odgm_tests::Result<()>;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use odgm_log::body::calls::Status;
+use odgm_proto::canonical;
 use odgm_proto::metadata;
 use odgm_proto::oprc::{InvocationRequest, InvocationResponse, ObjectInvocationRequest};
 use tonic::Request;
@@ -73,12 +74,6 @@ fn fill(metadata: &mut MetadataMap, call: &Call) {
             metadata.insert(name, value);
         }
     }
-}
-
-/// The id as a number for functions that read the numeric column, if it is written as numbers are.
-fn canonical(id: &str) -> Option<u64> {
-    let is_canonical = id.bytes().all(|byte| byte.is_ascii_digit()) && (id == "0" || !id.starts_with('0'));
-    if is_canonical { id.parse().ok() } else { None }
 }
 
 /// What a function answered.

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use odgm_log::body::Target;
 use odgm_log::body::calls::RowKey;
 use odgm_projections::{Action, OutboxRow, Subject};
+use odgm_proto::canonical;
 use odgm_proto::oprc::{EventInfo, EventType, NumericEventInfo, NumericTriggerPayload, TriggerPayload};
 use odgm_replication::definition::PayloadFormat;
 use prost::Message as _;
@@ -127,11 +128,6 @@ fn encode(event: EventInfo, original_payload: Option<Bytes>, format: PayloadForm
             NumericTriggerPayload { event_info: Some(event), original_payload }.encode_to_vec().into()
         }
     }
-}
-
-/// The number that a text is, if it is one as numbers are written.
-fn canonical<N: std::str::FromStr + ToString>(text: &str) -> Option<N> {
-    text.parse().ok().filter(|number: &N| number.to_string() == text)
 }
 
 #[cfg(test)]

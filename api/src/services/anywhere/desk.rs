@@ -12,7 +12,7 @@ use tonic::{Request, Response, Status};
 use super::{ANSWERED, Answered, Passed, pick, put};
 use crate::services::data::Data;
 use crate::services::{Shared, post};
-use crate::status::{self, not_applied};
+use crate::status::{self, OFFSET, not_applied};
 
 /// Answers another node.
 pub(super) async fn answer(shared: Weak<Shared>, request: Bytes) -> Bytes {
@@ -45,7 +45,11 @@ async fn of_method(shared: Arc<Shared>, passed: Passed) -> Result<Answered, Stat
         "BatchSetValues" => one(data.batch_set_values(asked(&metadata, message)?).await?),
         "ListObjects" => all(data.list_objects(asked(&metadata, message)?).await?).await,
         "ListValues" => all(data.list_values(asked(&metadata, message)?).await?).await,
-        post::METHOD => post::receive(&shared, message).await.map(|()| Answered::default()),
+        post::METHOD => {
+            let offset = post::receive(&shared, message).await?;
+            let metadata = [(OFFSET.to_owned(), offset.get().to_string())].into();
+            Ok(Answered { metadata, ..Answered::default() })
+        }
         other => Err(Status::unimplemented(format!("another node asked for {other:?}: upgrade this node"))),
     }
 }

@@ -7,7 +7,7 @@ use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status};
 
 use super::Anywhere;
-use crate::services::relay::{Way, onward};
+use crate::services::relay::{Way, is_unsent, onward};
 use crate::status::{NODES, OUTCOME, not_applied, unavailable, unknown};
 
 /// What is answered to a call.
@@ -61,6 +61,8 @@ impl Anywhere {
                 Err(status) if status.metadata().contains_key(NODES) => refused = status,
                 // It has said what became of the call.
                 Err(status) if status.metadata().contains_key(OUTCOME) => return Err(status),
+                // It went away after the last request, and this one was not sent.
+                Err(status) if is_unsent(&status) => refused = way.gone(&status),
                 answered => return way.heed(answered).map_err(|status| lost(node, &status)),
             }
         }

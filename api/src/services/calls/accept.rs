@@ -32,9 +32,13 @@ pub(super) async fn accept(
     };
     let partition = shared.partition(&request.cls_id, index)?;
     check_rules(&partition, cause.depth_of_call())?;
-    // It would be given up at once, or wait until somebody enables it.
-    if let Err(failure @ (Failure::NoClass { .. } | Failure::NoFunction { .. } | Failure::Disabled { .. })) =
-        shared.calling.functions.find(&request.cls_id, &function)
+    // It would be given up at once, or wait until somebody changes or enables it.
+    if let Err(
+        failure @ (Failure::NoClass { .. }
+        | Failure::NoFunction { .. }
+        | Failure::Disabled { .. }
+        | Failure::Misconfigured { .. }),
+    ) = shared.calling.functions.find(&request.cls_id, &function)
     {
         return Err(Status::new(failure.code(), failure.to_string()));
     }

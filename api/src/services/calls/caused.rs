@@ -5,9 +5,9 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use odgm_log::body::Parent;
-use odgm_log::body::calls::Place;
-use odgm_log::{Offset, Record};
-use odgm_projections::{RecordSource, SourceError};
+use odgm_log::body::calls::{Place, RowKey};
+use odgm_log::{Body, Offset, Record, Timestamp};
+use odgm_projections::{OutboxRow, RecordSource, SourceError, View};
 use odgm_proto::odgm::v1::{self, ListCausedRequest, ListCausedResponse, TracedRecord};
 use odgm_replication::Partition;
 use tonic::Status;
@@ -27,12 +27,14 @@ pub(super) const MAX_LIMIT: usize = 10_000;
 /// Parents that one request may name.
 pub(super) const MAX_PARENTS: usize = 1_024;
 
-/// Calls in the outbox that are looked at for those that a record asked for. The outbox is in the order in which calls are
-/// due, so that of more only those are found that have not been tried yet.
+/// Calls in the outbox that are looked at for those that were tried before. They are due at any time after their record.
 const ROWS_LOOKED_AT: usize = 10_000;
 
 /// Calls or dead letters of one record that are told of.
 const OF_ONE_RECORD: usize = 1_024;
+
+/// A record, and its time: what it asked for is due then, until it is tried.
+type Told = (TracedRecord, Timestamp);
 
 /// How many records a request may be answered with.
 pub(super) fn limit(asked: u32) -> usize {
@@ -86,16 +88,17 @@ fn of_partition(partition: &Partition, request: ListCausedRequest) -> Result<Lis
     for offset in offsets {
         records.push(told(partition, offset)?);
     }
-    let mut waiting = waiting(partition, &records)?;
+    let mut waiting = Waiting::of(partition, &records)?;
+    let mut records: Vec<_> = records.into_iter().map(|(record, _)| record).collect();
     for record in &mut records {
-        record.waiting = waiting.remove(&record.offset).unwrap_or_default();
+        record.waiting = waiting.take(record.offset);
         record.dead = dead(partition, Offset(record.offset))?;
     }
-    Ok(ListCausedResponse { records })
+    Ok(ListCausedResponse { records, more_waiting: waiting.is_more })
 }
 
 /// What is told of a record; of one that is not kept any more, where it was.
-fn told(partition: &Partition, offset: Offset) -> Result<TracedRecord, Status> {
+fn told(partition: &Partition, offset: Offset) -> Result<Told, Status> {
     let place = TracedRecord {
         cls_id: partition.class().to_owned(),
         partition_id: partition.index(),
@@ -112,54 +115,115 @@ fn told(partition: &Partition, offset: Offset) -> Result<TracedRecord, Status> {
             Err(Status::unavailable(error.to_string()))
         }
         Err(SourceError::Missing { .. }) => {
-            Ok(TracedRecord { summary: "not kept any more".to_owned(), ..place })
+            Ok((TracedRecord { summary: "not kept any more".to_owned(), ..place }, Timestamp(0)))
         }
         Err(error @ SourceError::Log(_)) => Err(status::internal(error)),
     }
 }
 
-fn of_record(partition: &Partition, place: TracedRecord, record: &Record) -> Result<TracedRecord, Status> {
+fn of_record(partition: &Partition, place: TracedRecord, record: &Record) -> Result<Told, Status> {
     let payload = record.decode().map_err(status::internal)?;
-    // Its time may be later, where the clock of its leader was behind.
-    let time = record.stamp;
-    let id = payload.body.subject().unwrap_or_default();
-    let change = partition.view().change(id, record.offset).map_err(|error| status::from_view(&error))?;
+    let (view, id) = (partition.view(), payload.body.subject().unwrap_or_default());
+    let known = match &payload.body {
+        Body::Invoke(invoke) => view.invocation(&invoke.invocation).map(|found| {
+            let accepted = found.map(|found| found.accepted);
+            accepted.filter(|accepted| accepted.offset == record.offset).map(|accepted| accepted.time)
+        }),
+        _ => view.change(id, record.offset).map(|change| change.map(|change| change.time)),
+    };
+    // It may be later than its stamp, where the clock of its leader was behind.
+    let time = known.map_err(|error| status::from_view(&error))?.unwrap_or(record.stamp);
     let own_place = format!("{}/{}", partition.class(), partition.index());
-    Ok(TracedRecord {
+    let told = TracedRecord {
         parent: payload.cause.parent.map(parent_to_wire),
         operation: payload.body.body_type().name().to_owned(),
         object_id: id.to_owned(),
         depth: payload.cause.depth,
-        time_ms: change.map_or(time, |change| change.time).as_millis(),
+        time_ms: time.as_millis(),
         summary: summary(&own_place, &payload),
         origin: record.origin.get(),
         ..place
-    })
+    };
+    Ok((told, time))
 }
 
-/// The calls in the outbox that these records asked for, by offset.
-fn waiting(
-    partition: &Partition,
-    records: &[TracedRecord],
-) -> Result<BTreeMap<u64, Vec<v1::PendingCall>>, Status> {
-    let view = partition.view();
-    let mut found: BTreeMap<u64, Vec<v1::PendingCall>> = BTreeMap::new();
-    if records.is_empty() || view.header().calls.outbox_rows == 0 {
-        return Ok(found);
-    }
-    let wanted: BTreeSet<u64> = records.iter().map(|record| record.offset).collect();
-    each_waiting(&view, ROWS_LOOKED_AT, |key, row| {
-        let offset = key.offset.get();
-        let of_record = found.get(&offset).map_or(0, Vec::len);
-        if of_record < OF_ONE_RECORD && wanted.contains(&offset) {
-            let call = pending_call(partition.index(), partition.group(), key, row);
-            found.entry(offset).or_default().push(call);
+/// The calls in the outbox that some records asked for.
+#[derive(Default)]
+struct Waiting {
+    found: BTreeMap<u64, BTreeMap<u32, v1::PendingCall>>,
+    /// Whether some may be missing.
+    is_more: bool,
+}
+
+impl Waiting {
+    fn of(partition: &Partition, records: &[Told]) -> Result<Self, Status> {
+        let (view, mut waiting) = (partition.view(), Self::default());
+        if view.header().calls.outbox_rows == 0 {
+            return Ok(waiting);
         }
-    })?;
-    for calls in found.values_mut() {
-        calls.sort_by_key(|call| call.index);
+        for (record, time) in records {
+            waiting.find_untried(partition, &view, Offset(record.offset), *time)?;
+        }
+        let wanted: BTreeSet<u64> = records.iter().map(|(record, _)| record.offset).collect();
+        if let Some(first) = records.iter().map(|(_, time)| *time).min() {
+            waiting.find_tried(partition, &view, &wanted, first)?;
+        }
+        Ok(waiting)
     }
-    Ok(found)
+
+    /// Those that were never tried stand together, where their record put them.
+    fn find_untried(
+        &mut self,
+        partition: &Partition,
+        view: &View,
+        offset: Offset,
+        time: Timestamp,
+    ) -> Result<(), Status> {
+        let first = RowKey { due: time, offset, index: 0 };
+        each_waiting(view, first, time, |key, row| {
+            if key.offset == offset { self.add(partition, key, row) } else { ControlFlow::Break(()) }
+        })
+    }
+
+    /// The others are somewhere behind the first of the records. Many may be there that are of other records.
+    fn find_tried(
+        &mut self,
+        partition: &Partition,
+        view: &View,
+        wanted: &BTreeSet<u64>,
+        first: Timestamp,
+    ) -> Result<(), Status> {
+        let mut looked_at = 0;
+        let from = RowKey { due: first, ..RowKey::default() };
+        each_waiting(view, from, Timestamp(u64::MAX), |key, row| {
+            if looked_at == ROWS_LOOKED_AT {
+                self.is_more = true;
+                return ControlFlow::Break(());
+            }
+            looked_at += 1;
+            if wanted.contains(&key.offset.get()) {
+                // Of a record that asked for too many, the others are no reason to look no further.
+                let _ = self.add(partition, key, row);
+            }
+            ControlFlow::Continue(())
+        })
+    }
+
+    /// Adds one, unless there are too many of its record.
+    fn add(&mut self, partition: &Partition, key: RowKey, row: OutboxRow) -> ControlFlow<()> {
+        let of_record = self.found.entry(key.offset.get()).or_default();
+        if of_record.len() == OF_ONE_RECORD && !of_record.contains_key(&key.index) {
+            self.is_more = true;
+            return ControlFlow::Break(());
+        }
+        of_record.insert(key.index, pending_call(partition.index(), partition.group(), key, row));
+        ControlFlow::Continue(())
+    }
+
+    /// Those of a record, in the order in which it asked for them.
+    fn take(&mut self, offset: u64) -> Vec<v1::PendingCall> {
+        self.found.remove(&offset).unwrap_or_default().into_values().collect()
+    }
 }
 
 /// The dead letters of a record.

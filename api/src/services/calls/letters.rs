@@ -8,8 +8,8 @@ use odgm_log::body::{Cause, Parent};
 use odgm_log::{Body, Offset, Payload};
 use odgm_projections::Letter;
 use odgm_proto::odgm::v1::{
-    DiscardRequest, GetDeadLetterRequest, GetDeadLetterResponse, LetterId, ListDeadLettersRequest,
-    ListDeadLettersResponse, RedriveRequest,
+    DiscardRequest, DiscardResponse, GetDeadLetterRequest, GetDeadLetterResponse, LetterId,
+    ListDeadLettersRequest, ListDeadLettersResponse, RedriveRequest, RedriveResponse,
 };
 use odgm_replication::{Consistency, Partition};
 use tonic::Status;
@@ -19,12 +19,17 @@ use super::pages::each_letter;
 use super::trace;
 use crate::convert::calls::{dead_letter, place};
 use crate::request;
+use crate::services::function::known;
 use crate::services::relay::onward;
 use crate::services::{PATIENCE, Shared, blocking, list};
 use crate::status;
 
 /// Dead letters that one record tries again or drops; more take several records.
 const LETTERS_PER_RECORD: usize = 256;
+
+/// Why a record leaves some of its dead letters what they are.
+const NO_ROOM: &str = "the partition's outbox has no room for the others: wait until calls are settled, or see why they are not \
+     (odgm calls)";
 
 /// The longest reason for dropping dead letters, in bytes.
 const REASON_BYTES: usize = 1_024;
@@ -120,24 +125,25 @@ fn unknown(partition: &Partition, at: Place) -> Status {
     Status::not_found(format!("partition {class}/{index} has no dead letter {}/{}", at.offset, at.index))
 }
 
-/// Has dead letters tried again; how many are: those for which there is room.
+/// Has dead letters tried again: those for which there is room.
 pub(super) async fn redrive(
     shared: &Shared,
     metadata: &MetadataMap,
     request: RedriveRequest,
-) -> Result<u64, Status> {
-    let RedriveRequest { cls_id, partition_id, letters } = request;
+) -> Result<RedriveResponse, Status> {
+    let RedriveRequest { cls_id, partition_id, letters, all } = request;
     let change = Change { shared, metadata, body: &|letters| Body::Redrive(Redrive { letters }) };
-    change.make(&cls_id, partition_id, letters).await
+    let Changed { count, refused } = change.make(&cls_id, partition_id, letters, all).await?;
+    Ok(RedriveResponse { redriven: count, refused })
 }
 
-/// Drops dead letters; how many.
+/// Drops dead letters.
 pub(super) async fn discard(
     shared: &Shared,
     metadata: &MetadataMap,
     request: DiscardRequest,
-) -> Result<u64, Status> {
-    let DiscardRequest { cls_id, partition_id, letters, reason } = request;
+) -> Result<DiscardResponse, Status> {
+    let DiscardRequest { cls_id, partition_id, letters, reason, all } = request;
     if reason.len() > REASON_BYTES {
         let found = reason.len();
         return Err(Status::invalid_argument(format!(
@@ -146,7 +152,9 @@ pub(super) async fn discard(
     }
     let reason = if reason.is_empty() { "discarded by request".to_owned() } else { reason };
     let body = |letters| Body::Discard(Discard { letters, reason: reason.clone() });
-    Change { shared, metadata, body: &body }.make(&cls_id, partition_id, letters).await
+    let change = Change { shared, metadata, body: &body };
+    let Changed { count, refused } = change.make(&cls_id, partition_id, letters, all).await?;
+    Ok(DiscardResponse { discarded: count, refused })
 }
 
 /// The next dead letters that were there at `head`, as many as one record takes.
@@ -169,52 +177,106 @@ struct Change<'a> {
     body: &'a (dyn Fn(Vec<Place>) -> Body + Sync),
 }
 
+/// What has been done so far.
+#[derive(Default)]
+struct Changed {
+    count: u64,
+    /// Why it was not done to the others; empty: there are no others.
+    refused: String,
+}
+
+impl Changed {
+    /// Adds what came of one more record, of so many letters; whether there may be more records. A refusal is the answer only
+    /// where nothing was done before it: it says that nothing was applied.
+    fn add(&mut self, done: Result<u64, Status>, letters: usize) -> Result<ControlFlow<()>, Status> {
+        match done {
+            Ok(count) => {
+                self.count += count;
+                if count == letters as u64 {
+                    return Ok(ControlFlow::Continue(()));
+                }
+                NO_ROOM.clone_into(&mut self.refused);
+            }
+            Err(status) if self.count == 0 => return Err(status),
+            Err(status) => status.message().clone_into(&mut self.refused),
+        }
+        Ok(ControlFlow::Break(()))
+    }
+}
+
 impl Change<'_> {
     /// Does it to those that are named, or to all that there are at the moment.
-    async fn make(&self, class: &str, partition: u32, letters: Vec<LetterId>) -> Result<u64, Status> {
+    async fn make(
+        &self,
+        class: &str,
+        partition: u32,
+        letters: Vec<LetterId>,
+        all: bool,
+    ) -> Result<Changed, Status> {
         let cause = request::cause(self.metadata)?;
+        if letters.is_empty() != all {
+            return Err(Status::invalid_argument(
+                "expected the ids of dead letters in letters; or none there, and all, for all that there are",
+            ));
+        }
         let partition = self.shared.partition(class, partition)?;
         // Those that were told of are seen here, too.
-        let confirmed = partition.confirm_within(Consistency::Linearizable, PATIENCE).await;
-        confirmed.map_err(|error| status::from_read(&error))?;
-        if letters.is_empty() {
+        self.shared.confirm(&partition, Consistency::Linearizable, PATIENCE).await?;
+        if all {
             return self.make_of_all(&partition, cause).await;
         }
         let mut named: Vec<Place> = letters.into_iter().map(place).collect();
         named.sort_unstable();
         named.dedup();
-        let checked = Arc::clone(&partition);
+        self.make_of_named(&partition, &cause, named).await
+    }
+
+    async fn make_of_named(
+        &self,
+        partition: &Arc<Partition>,
+        cause: &Cause,
+        named: Vec<Place>,
+    ) -> Result<Changed, Status> {
+        let (checked, id) = (Arc::clone(partition), cause.request_id.clone());
         let named = blocking(move || {
-            for at in &named {
+            // What was asked for before is answered as it was then, though the letters have gone since.
+            let is_known = id.map(|id| known(&checked, &id)).transpose()?.flatten().is_some();
+            let unchecked = if is_known { named.len() } else { 0 };
+            for at in &named[unchecked..] {
                 let found = checked.view().dead_letter(*at).map_err(|error| status::from_view(&error))?;
                 found.ok_or_else(|| unknown(&checked, *at))?;
             }
             Ok(named)
         })
         .await?;
-        // An id stands for one record.
-        let cause =
-            if named.len() > LETTERS_PER_RECORD { Cause { request_id: None, ..cause } } else { cause };
-        let mut changed = 0;
-        for some in named.chunks(LETTERS_PER_RECORD) {
-            changed += self.propose(&partition, &cause, some.to_vec()).await?;
+        let mut changed = Changed::default();
+        for (number, some) in named.chunks(LETTERS_PER_RECORD).enumerate() {
+            let request_id = cause.request_id.as_ref().map(|id| id_of_part(id, number));
+            let cause = Cause { request_id, ..cause.clone() };
+            let done = self.propose(partition, &cause, some.to_vec()).await;
+            if changed.add(done, some.len())?.is_break() {
+                break;
+            }
         }
         Ok(changed)
     }
 
-    async fn make_of_all(&self, partition: &Arc<Partition>, cause: Cause) -> Result<u64, Status> {
+    async fn make_of_all(&self, partition: &Arc<Partition>, cause: Cause) -> Result<Changed, Status> {
         // Which there are is not what was asked for, so asked again it would be another request of the same id.
         let cause = Cause { request_id: None, ..cause };
         // Those that come meanwhile are not meant: what is tried again may come back.
         let head = partition.head();
-        let (mut changed, mut after) = (0, None);
+        let (mut changed, mut after) = (Changed::default(), None);
         loop {
             let read_from = Arc::clone(partition);
             let some = blocking(move || meant(&read_from, after, head)).await?;
             after = some.last().copied();
-            let is_last = some.len() < LETTERS_PER_RECORD;
-            if !some.is_empty() {
-                changed += self.propose(partition, &cause, some).await?;
+            let (letters, is_last) = (some.len(), some.len() < LETTERS_PER_RECORD);
+            if letters > 0 {
+                let done = self.propose(partition, &cause, some).await;
+                if changed.add(done, letters)?.is_break() {
+                    return Ok(changed);
+                }
             }
             if is_last {
                 return Ok(changed);
@@ -248,4 +310,14 @@ impl Change<'_> {
         })
         .await
     }
+}
+
+/// The request id of one of the records that a request takes: an id stands for one record.
+fn id_of_part(id: &str, number: usize) -> String {
+    if number == 0 {
+        return id.to_owned();
+    }
+    let mut hasher = blake3::Hasher::new_derive_key("odgm 2025 part of a request for dead letters");
+    hasher.update(&(number as u64).to_be_bytes()).update(id.as_bytes());
+    hasher.finalize().to_hex()[..32].to_owned()
 }

@@ -1,8 +1,10 @@
 //! Calls that wait.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use odgm_log::Timestamp;
+use odgm_log::body::calls::RowKey;
 use odgm_projections::Header;
 use odgm_proto::odgm::v1::{CallTotals, ListCallsRequest, ListCallsResponse};
 use odgm_replication::Partition;
@@ -45,9 +47,10 @@ fn of_partition(partition: &Partition, limit: usize) -> Result<ListCallsResponse
     let header = view.header();
     let (index, group) = (partition.index(), partition.group());
     let (mut oldest, mut calls) = (None, Vec::new());
-    each_waiting(&view, limit, |key, row| {
+    each_waiting(&view, RowKey::default(), Timestamp(u64::MAX), |key, row| {
         oldest.get_or_insert(key.due);
         calls.push(pending_call(index, group, key, row));
+        if calls.len() == limit { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     })?;
     Ok(ListCallsResponse { calls, totals: vec![totals(index, &header, oldest)] })
 }

@@ -12,28 +12,29 @@ use crate::status;
 /// Rows that are read at once.
 const PAGE: usize = 32;
 
-/// Shows up to `limit` calls that wait, those that are due first before the others.
+/// Shows calls that wait, from a row on in the order in which they are due, those that are due at `until` or before, until it
+/// is enough or there are no more.
 pub(super) fn each_waiting(
     view: &View,
-    limit: usize,
-    mut see: impl FnMut(RowKey, OutboxRow),
+    mut from: RowKey,
+    until: Timestamp,
+    mut see: impl FnMut(RowKey, OutboxRow) -> ControlFlow<()>,
 ) -> Result<(), Status> {
-    let (mut from, mut left) = (RowKey::default(), limit);
-    while left > 0 {
-        let asked = left.min(PAGE);
-        let rows =
-            view.outbox(from, Timestamp(u64::MAX), asked).map_err(|error| status::from_view(&error))?;
-        left -= rows.len();
-        let is_last = rows.len() < asked;
+    loop {
+        let rows = view.outbox(from, until, PAGE).map_err(|error| status::from_view(&error))?;
+        let is_last = rows.len() < PAGE;
         if let Some((last, _)) = rows.last() {
             from = RowKey { index: last.index.saturating_add(1), ..*last };
         }
-        rows.into_iter().for_each(|(key, row)| see(key, row));
+        for (key, row) in rows {
+            if see(key, row).is_break() {
+                return Ok(());
+            }
+        }
         if is_last {
-            break;
+            return Ok(());
         }
     }
-    Ok(())
 }
 
 /// Shows dead letters after a place, in their order, until it is enough or there are no more.

@@ -7,7 +7,9 @@ use futures_util::{StreamExt as _, stream};
 use odgm_log::GroupId;
 use odgm_log::body::Parent;
 use odgm_proto::metadata::RELAYED;
-use odgm_proto::odgm::v1::{ListCausedRequest, TraceRequest, TraceResponse, TracedRecord};
+use odgm_proto::odgm::v1::{
+    ListCausedRequest, ListCausedResponse, TraceRequest, TraceResponse, TracedRecord,
+};
 use tonic::Status;
 use tonic::metadata::MetadataMap;
 
@@ -35,9 +37,10 @@ pub(super) async fn trace(
 ) -> Result<TraceResponse, Status> {
     let asking = Asking::new(shared, metadata);
     let place = (request.cls_id.clone(), request.partition_id);
-    let root = asking.record(&place, request.offset).await?;
+    let (root, more_waiting) = asking.record(&place, request.offset).await?;
     let mut tree = Tree {
         asking,
+        more_waiting,
         limit: limit(request.limit),
         seen: BTreeSet::from([(root.group, root.offset)]),
         found: vec![root],
@@ -55,7 +58,12 @@ pub(super) async fn trace(
     tree.found.truncate(tree.limit);
     let unreachable = tree.unreachable.into_iter();
     let unreachable = unreachable.map(|((class, index), reason)| format!("{class}/{index}: {reason}"));
-    Ok(TraceResponse { records: tree.found, truncated, unreachable: unreachable.collect() })
+    Ok(TraceResponse {
+        records: tree.found,
+        truncated,
+        unreachable: unreachable.collect(),
+        more_waiting: tree.more_waiting,
+    })
 }
 
 /// What led to a record, from it back to one that nothing caused, as far as it is known.
@@ -70,7 +78,9 @@ pub(super) async fn causes(shared: &Arc<Shared>, metadata: &MetadataMap, of: Par
         let record = match places.get(&parent.group) {
             Some(place) => {
                 let found = asking.record(place, parent.offset.get()).await;
-                found.unwrap_or_else(|status| unknown(place, parent, status.message()))
+                found
+                    .map(|(record, _)| record)
+                    .unwrap_or_else(|status| unknown(place, parent, status.message()))
             }
             None => unknown(&(String::new(), 0), parent, "it is of no partition that there is"),
         };
@@ -123,8 +133,8 @@ impl<'a> Asking<'a> {
         Self { shared, metadata }
     }
 
-    /// One record.
-    async fn record(&self, (class, index): &Place, offset: u64) -> Result<TracedRecord, Status> {
+    /// One record, and whether calls may be missing of those that it waits for.
+    async fn record(&self, (class, index): &Place, offset: u64) -> Result<(TracedRecord, bool), Status> {
         let asked = ListCausedRequest {
             cls_id: class.clone(),
             partition_id: *index,
@@ -133,7 +143,8 @@ impl<'a> Asking<'a> {
         };
         let answer = caused::list(self.shared, &self.metadata, asked).await?;
         let missing = || Status::not_found(format!("partition {class}/{index} has no record {offset}"));
-        answer.records.into_iter().next().ok_or_else(missing)
+        let record = answer.records.into_iter().next().ok_or_else(missing)?;
+        Ok((record, answer.more_waiting))
     }
 
     /// What some records caused in one partition.
@@ -146,7 +157,7 @@ impl<'a> Asking<'a> {
             offsets: Vec::new(),
         };
         let answer = caused::list(self.shared, &self.metadata, asked).await;
-        (place, answer.map(|answer| answer.records).map_err(|status| status.message().to_owned()))
+        (place, answer.map_err(|status| status.message().to_owned()))
     }
 }
 
@@ -156,7 +167,7 @@ fn named(parent: &Parent) -> (GroupId, u64, u64) {
 }
 
 /// What a partition has, or why it does not say.
-type Answered = Result<Vec<TracedRecord>, String>;
+type Answered = Result<ListCausedResponse, String>;
 
 /// What has been found so far.
 struct Tree<'a> {
@@ -165,6 +176,8 @@ struct Tree<'a> {
     found: Vec<TracedRecord>,
     seen: BTreeSet<(u32, u64)>,
     unreachable: BTreeMap<Place, String>,
+    /// Whether calls may be missing of those that records wait for.
+    more_waiting: bool,
 }
 
 impl Tree<'_> {
@@ -185,7 +198,10 @@ impl Tree<'_> {
         let mut caused = Vec::new();
         for (place, answered) in answers {
             match answered {
-                Ok(records) => caused.extend(records),
+                Ok(answer) => {
+                    self.more_waiting |= answer.more_waiting;
+                    caused.extend(answer.records);
+                }
                 Err(reason) => drop(self.unreachable.insert(place, reason)),
             }
         }

@@ -24,9 +24,6 @@ const REQUEST: &str = "odgm-request";
 /// What of the headers of an outcome is none of the function's.
 const OWN: [&str; 3] = [CODE, MESSAGE, REQUEST];
 
-/// The longest answer of a function that goes into the log, in bytes. A record has to hold it.
-const KEPT_ANSWER_BYTES: usize = 48 << 20;
-
 /// The longest message that a client is told, in bytes: it travels in a header.
 const MESSAGE_BYTES: usize = 2 << 10;
 
@@ -109,16 +106,6 @@ pub(super) fn finished(
             Finished { status: failure.status(), detail, headers, took_us, ..Finished::default() }
         }
     }
-}
-
-/// The same, but for what no record could hold.
-pub(super) fn recordable(finished: &Finished) -> Finished {
-    let bytes = finished.payload.0.len();
-    if bytes <= KEPT_ANSWER_BYTES {
-        return finished.clone();
-    }
-    let detail = format!("its answer of {bytes} bytes is not kept: at most {KEPT_ANSWER_BYTES} are");
-    Finished { detail, payload: Default::default(), ..finished.clone() }
 }
 
 /// The status in the place of an answer, if there was none.
@@ -210,13 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_that_no_record_holds_is_told_and_not_kept() {
-        let payload = vec![0; KEPT_ANSWER_BYTES + 1].into();
-        let answer = Answer { payload, ..Answer::default() };
-        let finished = finished(Ok(answer), TOOK, None);
-        let kept = recordable(&finished);
-        assert_eq!((kept.payload.0.len(), kept.status), (0, Ending::Completed));
-        assert!(kept.detail.contains("not kept"), "{}", kept.detail);
+    fn a_message_is_cut_to_what_a_header_holds() {
         let long = brief(&"é".repeat(MESSAGE_BYTES));
         assert!(long.len() <= MESSAGE_BYTES + 3 && long.ends_with("..."));
     }

@@ -9,12 +9,14 @@ use odgm_log::body::{Cause, Target};
 use odgm_log::{Body, Offset, Payload, Timestamp};
 use odgm_projections::{Outcome as Applied, RecordSource, SourceError};
 use odgm_proto::metadata::REQUEST_ID;
-use odgm_replication::{Partition, ProposeError};
+use odgm_replication::{Manager, Partition, ProposeError};
 use odgm_triggers::{Call, Failure, Invoker as _, metrics};
 use tonic::Status;
 
-use super::ended::{Ended, finished, recordable};
-use super::room::Place;
+use super::ended::{Ended, finished};
+use super::joining::Turn;
+use crate::room::Seat;
+use crate::services::post::{self, Unsent};
 use crate::services::{PATIENCE, Shared, blocking};
 use crate::status::{self, not_applied};
 
@@ -30,12 +32,31 @@ pub(super) struct Running {
     pub(super) invocation: String,
     /// What tells the request from others, if it may be asked again.
     pub(super) fingerprint: Option<String>,
-    pub(super) _place: Place,
+    /// The request's, if it may be asked again.
+    pub(super) turn: Option<Turn>,
+    pub(super) _place: Seat,
+}
+
+/// Where the outcome of a call is.
+enum Placed {
+    /// It was applied here, or the leader said what applying it gave.
+    Applied(odgm_projections::Applied),
+    /// The leader has it there, or that of another call of the same request.
+    At(Offset),
 }
 
 impl Running {
-    /// Calls the function and records how that ended.
-    pub(super) async fn run(self) -> Result<Ended, Status> {
+    /// Calls the function and records how that ended; tells it to whoever waits for the same request.
+    pub(super) async fn run(mut self) -> Result<Ended, Status> {
+        let turn = self.turn.take();
+        let ended = self.end().await;
+        if let Some(turn) = turn {
+            turn.end(ended.clone());
+        }
+        ended
+    }
+
+    async fn end(self) -> Result<Ended, Status> {
         let begun = Instant::now();
         let answered = self.shared.calling.functions.invoke(&self.call).await;
         match answered {
@@ -57,17 +78,18 @@ impl Running {
     }
 
     async fn record(self, finished: Finished) -> Result<Ended, Status> {
-        let Self { partition, call, cause, invocation, fingerprint, .. } = self;
+        let Self { shared, partition, call, cause, invocation, fingerprint, .. } = self;
         let Target { object, function, .. } = call.target;
         let outcome = Outcome {
             source: Source::Client,
             invocation: invocation.clone(),
             object,
             function: function.clone(),
-            finished: recordable(&finished),
+            // Answers are bounded so that a record holds them.
+            finished: finished.clone(),
         };
         let payload = Payload { cause, body: Body::Outcome(outcome) };
-        let applied = propose(&partition, payload).await.map_err(|error| {
+        let placed = propose(&shared.manager, &partition, payload).await.map_err(|error| {
             let status = status::from_proposal(&error);
             let said = finished.status.name();
             let message = format!(
@@ -81,10 +103,15 @@ impl Running {
                 status.metadata().clone(),
             )
         })?;
+        let fingerprint = fingerprint.unwrap_or_default();
+        let applied = match placed {
+            Placed::Applied(applied) => applied,
+            Placed::At(offset) => return recorded(&partition, offset, &fingerprint).await,
+        };
         match applied.outcome {
             // Another call of the same request was recorded first, and is the one that counts.
             Applied::Duplicate { offset, .. } | Applied::RequestIdReused { offset } => {
-                recorded(&partition, offset, &fingerprint.unwrap_or_default()).await
+                recorded(&partition, offset, &fingerprint).await
             }
             Applied::Noted => Ok(Ended { invocation, offset: applied.offset, finished }),
             // No rule of apply says so of an outcome that a client waits for.
@@ -96,17 +123,29 @@ impl Running {
     }
 }
 
-/// Makes an outcome a record, though it take several tries: the function has run.
-async fn propose(partition: &Partition, payload: Payload) -> odgm_replication::Answer {
+/// Makes an outcome a record, though it take several tries: the function has run. Where another node has come to lead
+/// meanwhile it goes there, whether or not this node passes on what clients write.
+async fn propose(manager: &Manager, partition: &Partition, payload: Payload) -> Result<Placed, ProposeError> {
     let until = Instant::now() + PATIENCE;
     loop {
-        let answer = partition.propose_within(payload.clone(), PATIENCE).await;
-        match answer {
-            Err(ProposeError::Overloaded { .. }) if Instant::now() < until => {
-                tokio::time::sleep(RECORD_PAUSE).await;
+        let refused = match partition.propose_within(payload.clone(), PATIENCE).await {
+            Ok(applied) => return Ok(Placed::Applied(applied)),
+            Err(error @ ProposeError::Overloaded { .. }) => error,
+            Err(error @ ProposeError::NotLeader { leader: Some(leader) }) if leader != manager.node_id() => {
+                match post::send_to_leader(manager, leader, partition, &payload).await {
+                    Ok(offset) => return Ok(Placed::At(offset)),
+                    Err(Unsent::NotApplied(_)) => error,
+                    Err(Unsent::Malformed(reason) | Unsent::Unknown(reason)) => {
+                        return Err(ProposeError::Unknown { reason });
+                    }
+                }
             }
-            answer => return answer,
+            Err(error) => return Err(error),
+        };
+        if Instant::now() >= until {
+            return Err(refused);
         }
+        tokio::time::sleep(RECORD_PAUSE).await;
     }
 }
 
@@ -122,7 +161,7 @@ fn refused(failure: &Failure) -> Status {
 }
 
 /// The record of a request, if it is remembered.
-pub(super) fn known(partition: &Partition, id: &str) -> Result<Option<Offset>, Status> {
+pub(in crate::services) fn known(partition: &Partition, id: &str) -> Result<Option<Offset>, Status> {
     let view = partition.view();
     let known = view.request(id).map_err(|error| status::from_view(&error))?;
     let header = view.header();

@@ -134,6 +134,7 @@ impl Objects {
             cls_id: self.class.clone(),
             partition_id: self.partition,
             letters: letters.to_vec(),
+            all: letters.is_empty(),
         };
         Ok(self.connection.calls.clone().redrive(request).await?.into_inner().redriven)
     }
@@ -148,6 +149,7 @@ impl Objects {
             partition_id: self.partition,
             letters: letters.to_vec(),
             reason: reason.to_owned(),
+            all: letters.is_empty(),
         };
         Ok(self.connection.calls.clone().discard(request).await?.into_inner().discarded)
     }

@@ -77,6 +77,14 @@ impl Process {
         self.signal(Signal::TERM)
     }
 
+    /// SIGINT, as by Ctrl-C, without waiting.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub fn begin_to_interrupt(&self) -> io::Result<()> {
+        self.signal(Signal::INT)
+    }
+
     /// SIGSTOP: the process does nothing, and does not know it, until it is resumed.
     ///
     /// # Errors

@@ -255,11 +255,9 @@ def main():
         with open(options.port_file + ".part", "w") as file:
             file.write(str(port))
         os.replace(options.port_file + ".part", options.port_file)
-    signal.signal(signal.SIGTERM, lambda *_: server.stop(grace=None))
-    try:
-        server.wait_for_termination()
-    except KeyboardInterrupt:
-        server.stop(grace=None)
+    for name in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(name, lambda *_: server.stop(grace=None))
+    server.wait_for_termination()
 
 
 if __name__ == "__main__":

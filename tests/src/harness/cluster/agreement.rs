@@ -49,6 +49,20 @@ impl Cluster {
         .await
     }
 
+    /// Waits until a node takes another one for the leader of a partition, and answers which.
+    ///
+    /// # Errors
+    /// When it does not within a minute.
+    pub async fn follows(&self, node: u64, class: &str, partition: u32) -> Result<u64> {
+        let clients = self.clients(&[node])?;
+        let waiting = || format!("node {node} to follow another one in {class}/{partition}");
+        until(waiting, async || {
+            let named = leaders(&clients, class, partition).await;
+            Ok(named.get(&node).copied().filter(|leader| *leader != 0 && *leader != node))
+        })
+        .await
+    }
+
     /// Whom a node that is awake takes for the leader of a partition now; none if nobody answers at once.
     pub async fn presumed_leader(&self, class: &str, partition: u32) -> Option<u64> {
         let clients = self.clients(&self.awake()).ok()?;

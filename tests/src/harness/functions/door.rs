@@ -31,13 +31,16 @@ pub enum Door {
     Garbled,
 }
 
-/// Carries connections from `address` to `target` as the door says. Any change of it cuts those that there are.
+/// Carries connections from `address` to `target` as the door says. Any change of it cuts those that there are; `is` says how
+/// the door is as soon as that holds for everybody.
 pub(super) async fn keep(
     address: SocketAddr,
     target: SocketAddr,
     mut door: watch::Receiver<Door>,
+    is: watch::Sender<Door>,
     mut first: Option<TcpListener>,
 ) {
+    let mut connections = JoinSet::new();
     loop {
         let now = *door.borrow_and_update();
         let listener = match first.take() {
@@ -45,10 +48,13 @@ pub(super) async fn keep(
             None if now == Door::Gone => None,
             None => listen(address).await,
         };
+        is.send_replace(now);
         tokio::select! {
             changed = door.changed() => if changed.is_err() { return },
-            () = carry(listener, now, target) => {}
+            () = carry(listener, now, target, &mut connections) => {}
         }
+        // Nothing passes through a connection of before any more when this returns.
+        connections.shutdown().await;
     }
 }
 
@@ -62,10 +68,14 @@ async fn listen(address: SocketAddr) -> Option<TcpListener> {
     }
 }
 
-/// Takes connections for ever; dropping it cuts them.
-async fn carry(listener: Option<TcpListener>, door: Door, target: SocketAddr) {
+/// Takes connections for ever.
+async fn carry(
+    listener: Option<TcpListener>,
+    door: Door,
+    target: SocketAddr,
+    connections: &mut JoinSet<io::Result<()>>,
+) {
     let Some(listener) = listener else { return std::future::pending().await };
-    let mut connections = JoinSet::new();
     loop {
         tokio::select! {
             accepted = listener.accept() => {

@@ -85,13 +85,18 @@ impl FunctionProcess {
         self.address.port()
     }
 
-    /// kill -9.
+    /// Ctrl-C, and waits for the process to end.
     ///
     /// # Errors
-    /// When the system refuses.
-    pub fn kill(mut self) -> Result<()> {
-        self.process.kill()?;
-        Ok(())
+    /// When it ends with another code than 0, or not within a minute.
+    pub fn interrupt(mut self) -> Result<()> {
+        self.process.begin_to_interrupt()?;
+        let status = self.process.wait(PATIENCE)?;
+        if status.success() {
+            return Ok(());
+        }
+        Err(format!("the functions were interrupted and ended with {status}:\n{}", self.process.output())
+            .into())
     }
 }
 

@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use odgm_proto::oprc::oprc_function_server::OprcFunctionServer;
@@ -34,8 +33,6 @@ pub enum Answer {
     Refusal(&'static str),
     /// Fails with a gRPC status.
     Status(Code),
-    /// Completes with nothing after so long.
-    After(Duration),
     /// Never comes.
     Never,
 }
@@ -54,6 +51,8 @@ pub enum Gate {
 pub struct Functions {
     address: SocketAddr,
     door: watch::Sender<Door>,
+    /// How the door is by now.
+    door_is: watch::Receiver<Door>,
     shared: Arc<Shared>,
     /// Dropping it ends the server and what is in front of it.
     _serving: JoinSet<()>,
@@ -95,16 +94,16 @@ impl Functions {
         let (outside, inside) =
             (TcpListener::bind(address).await?, TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?);
         let target = inside.local_addr()?;
-        let door = watch::Sender::new(Door::Open);
+        let (door, (is, door_is)) = (watch::Sender::new(Door::Open), watch::channel(Door::Open));
         let shared = Arc::new(Shared {
             examples: Examples::new(Grid::default()),
             state: watch::Sender::default(),
             calls: Mutex::default(),
         });
         let mut serving = JoinSet::new();
-        serving.spawn(door::keep(address, target, door.subscribe(), Some(outside)));
+        serving.spawn(door::keep(address, target, door.subscribe(), is, Some(outside)));
         serving.spawn(serve(inside, Arc::clone(&shared), door.subscribe()));
-        Ok(Self { address, door, shared, _serving: serving })
+        Ok(Self { address, door, door_is, shared, _serving: serving })
     }
 
     /// Where it is to be called.
@@ -121,9 +120,14 @@ impl Functions {
         self.shared.examples.grid().is_now_at(&urls)
     }
 
-    /// Opens or shuts the door; connections that there are end.
-    pub fn door(&self, door: Door) {
+    /// Opens or shuts the door; connections that there were have ended when this returns.
+    ///
+    /// # Errors
+    /// When nobody is at the door any more.
+    pub async fn door(&self, door: Door) -> Result<()> {
         self.door.send_replace(door);
+        self.door_is.clone().wait_for(|is| *is == door).await?;
+        Ok(())
     }
 
     /// What a function does from now on.
@@ -162,6 +166,11 @@ impl Functions {
         self.shared.calls.lock().iter().map(|call| call.key().to_owned()).collect::<BTreeSet<_>>().len()
     }
 
+    /// How many calls of one function have come, distinct by their idempotency keys.
+    pub fn distinct_of(&self, function: &str) -> usize {
+        self.calls_of(function).iter().map(Call::key).collect::<BTreeSet<_>>().len()
+    }
+
     /// How many calls were answered, or would have been if anybody had waited.
     pub fn answered(&self) -> u64 {
         self.shared.state.borrow().counts.answered
@@ -172,7 +181,7 @@ impl Functions {
         self.shared.state.borrow().counts.waiting
     }
 
-    /// The most calls that ever ran at once.
+    /// The most calls that ever ran at once. Those that nobody waits for any more count as well: after a kill it says nothing.
     pub fn most_at_once(&self) -> u64 {
         self.shared.state.borrow().counts.most
     }
@@ -244,10 +253,6 @@ impl Shared {
                 Ok(InvocationResponse { status: ResponseStatus::AppError.into(), ..text(reason) })
             }
             Answer::Status(code) => Err(Status::new(code, "as the story wants it")),
-            Answer::After(wait) => {
-                tokio::time::sleep(wait).await;
-                Ok(InvocationResponse::default())
-            }
             Answer::Never => std::future::pending().await,
         }
     }

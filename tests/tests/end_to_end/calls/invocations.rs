@@ -1,12 +1,12 @@
 //! Calls that wait for their answer.
 
-use std::time::Duration;
-
-use odgm_proto::odgm::v1::Latest;
+use odgm_proto::metadata::TRACEPARENT;
 use odgm_proto::odgm::v1::subscribe_request::From;
+use odgm_proto::odgm::v1::{DeleteCollectionRequest, Earliest, Event, Latest};
 use odgm_proto::oprc::ResponseStatus;
-use odgm_tests::harness::{Answer, Door, Functions, Home, lines, routed};
-use tonic::Code;
+use odgm_tests::harness::{Answer, Attached, Door, Functions, Gate, Home, lines, routed, target, until};
+use tokio::task::block_in_place;
+use tonic::{Code, Request};
 
 use super::{CLASS, create, functions, outcomes};
 use crate::Story;
@@ -105,18 +105,23 @@ async fn a_call_that_cannot_be_made_fails_with_the_code_of_the_contract() -> Sto
         let failed = things.invoke(None, "echo", "").await.expect_err("it fails");
         assert_eq!(failed.code(), code, "what the function says passes: {failed}");
     }
+    create(&node, "hasty", 1, &["echo"], &[("invoke_timeout_ms", "100")], &functions).await?;
     functions.answer("echo", Answer::Never);
-    let hasty = things.within(Duration::from_millis(300));
-    let late = hasty.invoke(None, "echo", "").await.expect_err("it hangs");
-    assert!(matches!(late.code(), Code::DeadlineExceeded | Code::Cancelled), "{late}");
+    let late = node.objects("hasty", 0).invoke(None, "echo", "").await.expect_err("it hangs");
+    assert_eq!(late.code(), Code::DeadlineExceeded, "{late}");
     let call = functions.calls().pop().ok_or("it was called")?;
     assert!(!call.timeout.is_empty(), "the function knows how long it is waited for");
 
     functions.answer("echo", Answer::Example);
-    functions.door(Door::Garbled);
-    let garbled = things.invoke(None, "echo", "").await.expect_err("nobody can read that");
-    assert!(matches!(garbled.code(), Code::Internal | Code::Unknown | Code::Unavailable), "{garbled}");
-    functions.door(Door::Open);
+    functions.door(Door::Garbled).await?;
+    // That the connection of before has ended may not be known yet.
+    let waiting = || "the function to be reached again".to_owned();
+    let garbled = until(waiting, async || {
+        let garbled = things.invoke(None, "echo", "").await.expect_err("nobody can read that");
+        Ok(Some(garbled).filter(|garbled| garbled.code() != Code::Unavailable))
+    });
+    let garbled = garbled.await?;
+    assert_eq!(garbled.code(), Code::Internal, "{garbled}");
     Ok(())
 }
 
@@ -124,16 +129,123 @@ async fn a_call_that_cannot_be_made_fails_with_the_code_of_the_contract() -> Sto
 async fn routes_change_and_go_while_a_collection_is_in_use() -> Story {
     let home = Home::new()?;
     let node = home.start().await?;
-    let functions = functions(&node, 1, &["echo"], &[]).await?;
-    create(&node, "others", 1, &["echo"], &[], &functions).await?;
+    let (first, second) = (functions(&node, 1, &["echo"], &[]).await?, Functions::start().await?);
+    let things = node.objects(CLASS, 0);
+    let url = second.url();
+    let route = |words: &[&str]| {
+        let words: Vec<_> = ["collection", "route", CLASS].iter().chain(words).copied().collect();
+        block_in_place(|| node.odgm(&words))
+    };
+    let made = || (first.calls().len(), second.calls().len());
+    things.invoke(None, "echo", "").await?;
+    assert_eq!(made(), (1, 0));
+
+    // Elsewhere; a call that is under way goes on where it began.
+    first.hold("echo", Gate::BeforeAnswer);
+    let under_way = {
+        let things = things.clone();
+        tokio::spawn(async move { things.invoke(None, "echo", "under way").await })
+    };
+    first.held(1).await?;
+    let both = ["echo", "fail"].map(|function| format!("{function}={url}"));
+    let said = route(&["--function", &both[0], "--function", &both[1]])?.success()?;
+    assert_eq!(said.lines().filter(|line| line.contains(&url)).count(), 2, "{said}");
+    things.invoke(None, "echo", "").await?;
+    things.invoke(None, "fail", "").await?;
+    first.release("echo");
+    assert_eq!(under_way.await??.payload.as_deref(), Some(&b"under way"[..]));
+    assert_eq!(made(), (2, 2));
+
+    // Not called for a while, and then again; and one of them is gone.
+    route(&["--disable", "echo"])?.success()?;
+    let off = things.invoke(None, "echo", "").await.expect_err("it is disabled");
+    assert_eq!(off.code(), Code::NotFound, "{off}");
+    route(&["--enable", "echo", "--remove", "fail"])?.success()?;
+    things.invoke(None, "echo", "").await?;
+    let gone = things.invoke(None, "fail", "").await.expect_err("it is gone");
+    assert_eq!(gone.code(), Code::NotFound, "{gone}");
+    let (code, said) = route(&["--remove", "fail"])?.failure()?;
+    assert_eq!(code, 3, "{said}");
+    assert_eq!(made(), (2, 3));
+
+    create(&node, "others", 1, &["echo"], &[], &first).await?;
     let others = node.objects("others", 0);
     others.invoke(None, "echo", "").await?;
-    node.objects(CLASS, 0).invoke(None, "echo", "").await?;
-    let request = odgm_proto::odgm::v1::DeleteCollectionRequest { name: "others".into() };
+    let request = DeleteCollectionRequest { name: "others".into() };
     node.connection().admin.delete_collection(request).await?;
     let gone = others.invoke(None, "echo", "").await.expect_err("the collection is gone");
     assert_eq!(gone.code(), Code::NotFound, "{gone}");
-    node.objects(CLASS, 0).invoke(None, "echo", "").await?;
-    assert_eq!(functions.calls().len(), 3);
+    things.invoke(None, "echo", "").await?;
+    assert_eq!(made(), (3, 4));
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_several_endpoints_each_takes_its_part_and_those_that_are_left_take_all() -> Story {
+    const WRITES: u64 = 20;
+    let home = Home::new()?;
+    let node = home.start().await?;
+    let (one, two) = (Functions::start().await?, Functions::start().await?);
+    let mut collection = routed(CLASS, 1, &["echo"], &format!("{},{}", one.url(), two.url()));
+    let soon = [("trigger_backoff_ms", "10"), ("trigger_backoff_max_ms", "100")];
+    collection.options = soon.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+    node.connection().create(collection).await?;
+    let things = node.objects(CLASS, 0);
+    // The one with the fewest calls under way gets the next.
+    for functions in [&one, &two] {
+        functions.hold("echo", Gate::BeforeAnswer);
+    }
+    for number in 0..4 {
+        things.accept(None, "echo", "", &format!("call-{number}")).await?;
+    }
+    one.held(2).await?;
+    two.held(2).await?;
+    for functions in [&one, &two] {
+        functions.release("echo");
+    }
+    node.connection().settled(&[CLASS]).await?;
+    assert_eq!((one.calls().len(), two.calls().len()), (2, 2));
+
+    one.door(Door::Gone).await?;
+    things.attach("a", Attached::none().on_write("k", target(CLASS, 0, None, "echo"))).await?;
+    things.write_all("a", "k", WRITES).await?;
+    node.connection().settled(&[CLASS]).await?;
+    assert_eq!((one.calls().len(), two.distinct() as u64), (2, 2 + WRITES));
+    // And it is called again when it is back.
+    one.door(Door::Open).await?;
+    let waiting = || "the other endpoint to be called again".to_owned();
+    until(waiting, async || {
+        things.invoke(None, "echo", "").await?;
+        Ok((one.calls().len() > 2).then_some(()))
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_trace_goes_on_from_a_client_to_the_function_and_what_it_writes() -> Story {
+    const TRACE: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    let home = Home::new()?;
+    let node = home.start().await?;
+    let functions = functions(&node, 1, &["loop-b"], &[]).await?;
+    let things = node.objects(CLASS, 0);
+    things.attach("a", Attached::none().on_write("k", target(CLASS, 0, Some("a"), "loop-b"))).await?;
+    let mut write = Request::new(things.put("a", "k", ""));
+    write.metadata_mut().insert(TRACEPARENT, TRACE.parse()?);
+    node.connection().data.clone().set_value(write).await?;
+    node.connection().settled(&[CLASS]).await?;
+    let calls = functions.calls();
+    let traced: Vec<_> = calls.iter().map(|call| call.beside.get(TRACEPARENT).cloned()).collect();
+    assert_eq!(traced, [Some(TRACE.to_owned())]);
+    let events = things.watch_until_current(From::Earliest(Earliest {})).await?;
+    let is_traced = |event: &&Event| {
+        event.cause.as_ref().is_some_and(|cause| cause.traceparent.as_deref() == Some(TRACE))
+    };
+    let traced = events.iter().filter(is_traced);
+    let traced: Vec<_> = traced.map(|event| format!("{:?} {}", event.kind(), event.object_id)).collect();
+    insta::assert_snapshot!(traced.join("\n"), @r"
+    Updated a
+    Created b
+    Completed a
+    ");
     Ok(())
 }

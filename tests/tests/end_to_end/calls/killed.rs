@@ -8,7 +8,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use odgm_proto::odgm::v1::subscribe_request::From;
 use odgm_proto::odgm::v1::{Earliest, EventKind};
 use odgm_tests::functions::mark;
-use odgm_tests::harness::{Attached, Functions, Gate, Home, Node, target};
+use odgm_tests::harness::{Attached, Functions, Gate, Home, Node, target, until};
 use odgm_tests::random::Random;
 use tokio::sync::watch;
 use tokio::task::{JoinSet, block_in_place};
@@ -45,6 +45,95 @@ async fn a_kill_between_the_effect_and_the_outcome_has_the_call_made_again_and_c
         assert!(functions.calls().len() >= 2 * round, "it was called before and after");
         assert_eq!(functions.distinct(), round);
     }
+    Ok(())
+}
+
+/// As many writes as are made before a node stands still at a point of its own code.
+const WRITES: usize = 3;
+
+/// A node that stands still the first time it comes to a point, is killed there, and started again without it. Each of its
+/// calls is counted, once, and has one outcome. Answers how many were recorded when it was killed.
+async fn kill_at(
+    point: &str,
+    is_there: impl AsyncFn(&Node<'_>, &Functions) -> odgm_tests::Result<Option<()>>,
+) -> odgm_tests::Result<(Functions, usize)> {
+    let mut home = Home::new()?.with("FAILPOINTS", &format!("{point}=1*pause"));
+    let functions = {
+        let node = home.start().await?;
+        let functions = functions(&node, 1, &["count"], &[]).await?;
+        let things = node.objects(CLASS, 0);
+        let called = target(CLASS, 0, Some("tally"), "count");
+        things.attach("a", Attached::none().on_write("k", called)).await?;
+        functions.hold("count", Gate::BeforeAnswer);
+        for _ in 0..WRITES {
+            things.set_value("a", "k", "").await?;
+        }
+        let waiting = || format!("the node to be at {point}");
+        until(waiting, async || is_there(&node, &functions).await).await?;
+        node.kill()?;
+        // No call that is made from now on ends before it is known what had been recorded.
+        functions.hold("count", Gate::BeforeAnswer);
+        functions
+    };
+    home.set("FAILPOINTS", "");
+    let node = home.start().await?;
+    functions.write_to(&[node.address()])?;
+    let things = node.objects(CLASS, 0);
+    let recorded = outcomes_by_call(&things).await?.len();
+    functions.release("count");
+    node.connection().settled(&[CLASS]).await?;
+    assert_eq!(things.value("tally", "count").await?, Some(WRITES.to_string()));
+    let ended: BTreeSet<_> = outcomes_by_call(&things).await?.into_keys().collect();
+    let called: BTreeSet<_> = functions.calls().iter().map(|call| call.key().to_owned()).collect();
+    assert_eq!((ended.len(), &ended), (WRITES, &called));
+    Ok((functions, recorded))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_kill_before_a_call_is_sent_has_it_made_for_the_first_time() -> Story {
+    let (functions, recorded) = kill_at("call-before-dispatch", async |node, functions| {
+        // One that is under way has not come, and the others have.
+        let under_way = node.connection().figure("odgm_calls_in_flight").await?;
+        let is_there = functions.waiting() == WRITES as u64 - 1 && (under_way - WRITES as f64).abs() < 0.5;
+        Ok(is_there.then_some(()))
+    })
+    .await?;
+    assert_eq!(
+        (functions.calls().len(), recorded),
+        (2 * WRITES - 1, 0),
+        "those that had come were made again"
+    );
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_kill_before_an_outcome_is_recorded_has_the_call_made_again() -> Story {
+    let (functions, recorded) = kill_at("call-before-record", async |node, functions| {
+        if functions.waiting() == WRITES as u64 {
+            functions.release("count");
+        }
+        let under_way = node.connection().figure("odgm_calls_in_flight").await?;
+        let has_heard = functions.answered() == WRITES as u64 && under_way.abs() < 0.5;
+        Ok(has_heard.then_some(()))
+    })
+    .await?;
+    assert_eq!((functions.calls().len(), recorded), (2 * WRITES, 0));
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_kill_after_an_outcome_was_recorded_does_not_have_the_call_made_again() -> Story {
+    let (functions, recorded) = kill_at("call-after-record", async |node, functions| {
+        if functions.waiting() == WRITES as u64 {
+            functions.release("count");
+        }
+        let recorded = outcomes_by_call(&node.objects(CLASS, 0)).await?.len();
+        let is_there = functions.answered() == WRITES as u64 && recorded > 0;
+        Ok(is_there.then_some(()))
+    })
+    .await?;
+    assert!(recorded > 0);
+    assert_eq!(functions.calls().len(), 2 * WRITES - recorded, "only what was not recorded is made again");
     Ok(())
 }
 

@@ -1,6 +1,7 @@
 //! A full outbox: what would need more room is refused, and everything else goes on.
 
 use odgm_tests::harness::{Attached, Door, Gate, Home, Knowledge, knowledge, letter, target};
+use tokio::task::JoinSet;
 use tonic::Code;
 
 use super::{CLASS, functions, outcomes};
@@ -19,7 +20,7 @@ async fn writes_without_room_for_their_calls_are_refused_and_taken_again_later()
     let called = || target(CLASS, 0, Some("tally"), "count");
     things.attach("one", Attached::none().on_write("k", called())).await?;
     things.attach("two", Attached::none().on_write("k", called()).on_write("k", called())).await?;
-    functions.door(Door::Gone);
+    functions.door(Door::Gone).await?;
     for number in 0..ROWS - 1 {
         things.set_value("one", "k", &number.to_string()).await?;
     }
@@ -41,7 +42,7 @@ async fn writes_without_room_for_their_calls_are_refused_and_taken_again_later()
     things.attach("two", Attached::none()).await?;
     things.attach("two", Attached::none().on_write("k", called()).on_write("k", called())).await?;
 
-    functions.door(Door::Open);
+    functions.door(Door::Open).await?;
     node.connection().settled(&[CLASS]).await?;
     assert_eq!(things.value("tally", "count").await?, Some(ROWS.to_string()));
     // The refusal was not the answer to the request once and for all.
@@ -50,6 +51,35 @@ async fn writes_without_room_for_their_calls_are_refused_and_taken_again_later()
     node.connection().settled(&[CLASS]).await?;
     assert_eq!(things.value("tally", "count").await?, Some((ROWS + 2).to_string()));
     assert_eq!(node.connection().dead(CLASS).await?, []);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clients_that_wait_for_more_calls_than_a_node_makes_are_refused() -> Story {
+    const MOST: u64 = 3;
+    let home = Home::new()?.with("ODGM_MAX_CONCURRENT_CALLS", &MOST.to_string());
+    let node = home.start().await?;
+    let functions = functions(&node, 1, &["echo"], &[]).await?;
+    let things = node.objects(CLASS, 0);
+    functions.hold("echo", Gate::BeforeAnswer);
+    let mut under_way = JoinSet::new();
+    for _ in 0..MOST {
+        let things = things.clone();
+        under_way.spawn(async move { things.invoke(None, "echo", "").await });
+    }
+    functions.held(MOST).await?;
+    let refused = things.invoke(None, "echo", "").await.expect_err("there is no room");
+    assert_eq!((refused.code(), knowledge(&refused)), (Code::ResourceExhausted, Knowledge::NotApplied));
+    assert!(refused.message().contains("ODGM_MAX_CONCURRENT_CALLS"), "{refused}");
+    // Nobody waits for an accepted one.
+    things.accept(None, "echo", "", "first").await?;
+    functions.release("echo");
+    for answer in under_way.join_all().await {
+        answer?;
+    }
+    things.invoke(None, "echo", "").await?;
+    assert_eq!(things.result("first", 60_000).await?.state, "ended");
+    assert_eq!(functions.calls().len() as u64, MOST + 2);
     Ok(())
 }
 

@@ -2,12 +2,13 @@
 
 mod accepted;
 mod arrivals;
+mod commands;
 mod invocations;
 mod killed;
 mod limits;
 mod loops;
 mod outages;
-mod python;
+mod readme;
 mod triggers;
 
 use std::collections::BTreeMap;

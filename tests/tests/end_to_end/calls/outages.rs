@@ -1,9 +1,6 @@
 //! Functions that are gone, mute, late, or talk nonsense: writes go on, and nothing is forgotten.
 
-use std::time::Duration;
-
-use odgm_tests::harness::{Answer, Attached, Door, Functions, Home, Node, target};
-use tonic::Code;
+use odgm_tests::harness::{Answer, Attached, Door, Functions, Gate, Home, Node, target};
 
 use super::{CLASS, functions, outcomes, outcomes_by_call};
 use crate::Story;
@@ -23,32 +20,58 @@ const OPEN: f64 = 2.0;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_function_that_is_gone_for_a_while_is_called_when_it_is_back() -> Story {
-    outage(|functions| functions.door(Door::Gone), |functions| functions.door(Door::Open)).await
+    outage(Trouble::Door(Door::Gone)).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_function_that_takes_connections_and_is_mute_is_called_when_it_speaks() -> Story {
-    outage(|functions| functions.door(Door::Mute), |functions| functions.door(Door::Open)).await
+    outage(Trouble::Door(Door::Mute)).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_function_that_speaks_something_else_is_called_when_it_has_remembered() -> Story {
-    outage(|functions| functions.door(Door::Noisy), |functions| functions.door(Door::Open)).await
+    outage(Trouble::Door(Door::Noisy)).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_function_whose_answers_cannot_be_read_is_called_again() -> Story {
-    outage(|functions| functions.door(Door::Garbled), |functions| functions.door(Door::Open)).await
+    outage(Trouble::Door(Door::Garbled)).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_function_that_hangs_is_called_again() -> Story {
-    let hang = |functions: &Functions| functions.answer("count", Answer::Never);
-    outage(hang, |functions| functions.answer("count", Answer::Example)).await
+    outage(Trouble::Hangs).await
+}
+
+/// What is wrong with a function.
+#[derive(Clone, Copy)]
+enum Trouble {
+    /// It cannot be reached as usual.
+    Door(Door),
+    /// It does not answer.
+    Hangs,
+}
+
+impl Trouble {
+    async fn begin(self, functions: &Functions) -> Story {
+        match self {
+            Self::Door(door) => functions.door(door).await?,
+            Self::Hangs => functions.answer("count", Answer::Never),
+        }
+        Ok(())
+    }
+
+    async fn end(self, functions: &Functions) -> Story {
+        match self {
+            Self::Door(_) => functions.door(Door::Open).await?,
+            Self::Hangs => functions.answer("count", Answer::Example),
+        }
+        Ok(())
+    }
 }
 
 /// Writes go on while a function is out of order, its breaker opens, and afterwards everything is made up for.
-async fn outage(begin: impl Fn(&Functions), end: impl Fn(&Functions)) -> Story {
+async fn outage(trouble: Trouble) -> Story {
     let home = Home::new()?;
     let node = home.start().await?;
     let functions = functions(&node, 1, &["count"], PATIENT).await?;
@@ -58,7 +81,7 @@ async fn outage(begin: impl Fn(&Functions), end: impl Fn(&Functions)) -> Story {
     things.write_all("a", "k", 3).await?;
     node.connection().settled(&[CLASS]).await?;
 
-    begin(&functions);
+    trouble.begin(&functions).await?;
     things.write_all("a", "k", WRITES).await?;
     let waiting = rows(&node).await?;
     assert_eq!(waiting, WRITES, "all that was written waits");
@@ -68,7 +91,7 @@ async fn outage(begin: impl Fn(&Functions), end: impl Fn(&Functions)) -> Story {
     let pending = node.connection().pending(CLASS).await?;
     assert!(pending.iter().any(|call| !call.last_error.is_empty()), "{pending:?}");
 
-    end(&functions);
+    trouble.end(&functions).await?;
     node.connection().settled(&[CLASS]).await?;
     node.connection().figure_where("odgm_endpoint_state", |state| state < OPEN).await?;
     assert_eq!(things.value("tally", "count").await?, Some((3 + 2 * WRITES).to_string()));
@@ -85,15 +108,17 @@ async fn rows(node: &Node<'_>) -> odgm_tests::Result<u64> {
 async fn a_slow_function_holds_up_nobody_who_writes() -> Story {
     let home = Home::new()?;
     let node = home.start().await?;
-    let functions = functions(&node, 1, &["slow"], &[("max_concurrent_triggers", "4")]).await?;
-    functions.answer("slow", Answer::After(Duration::from_millis(50)));
+    let functions = functions(&node, 1, &["echo"], &[("max_concurrent_triggers", "4")]).await?;
+    functions.hold("echo", Gate::BeforeAnswer);
     let things = node.objects(CLASS, 0);
-    things.attach("a", Attached::none().on_write("k", target(CLASS, 0, None, "slow"))).await?;
+    things.attach("a", Attached::none().on_write("k", target(CLASS, 0, None, "echo"))).await?;
     things.write_all("a", "k", WRITES).await?;
-    assert!(rows(&node).await? > 0, "the writes were as slow as the function");
+    // Three quarters of the places are the most that one function has.
+    functions.held(3).await?;
+    assert_eq!(rows(&node).await?, WRITES, "all was written while no call had ended");
+    functions.release("echo");
     node.connection().settled(&[CLASS]).await?;
-    assert_eq!(functions.calls().len() as u64, WRITES);
-    assert!(functions.most_at_once() <= 4, "{} at once", functions.most_at_once());
+    assert_eq!((functions.calls().len() as u64, functions.most_at_once()), (WRITES, 3));
     Ok(())
 }
 
@@ -162,41 +187,67 @@ async fn what_a_node_counts_of_calls_is_what_happened() -> Story {
     let home = Home::new()?;
     let node = home.start().await?;
     let options = [("trigger_max_attempts", "2"), ("trigger_backoff_ms", "1")];
-    let functions = functions(&node, 1, &["echo", "fail", "broken"], &options).await?;
+    let functions = functions(&node, 2, &["echo", "fail", "broken"], &options).await?;
     let things = node.objects(CLASS, 0);
-    let attached = ["echo", "fail", "broken"].iter().fold(Attached::none(), |attached, function| {
-        attached.on_write("k", target(CLASS, 0, None, function))
-    });
+    // The outcomes of one of them have to be delivered.
+    let attached = [("echo", 1), ("fail", 0), ("broken", 0)]
+        .iter()
+        .fold(Attached::none(), |attached, (function, partition)| {
+            attached.on_write("k", target(CLASS, *partition, None, function))
+        });
     things.attach("a", attached).await?;
+    functions.hold("echo", Gate::BeforeAnswer);
     things.write_all("a", "k", 5).await?;
     node.connection().died(CLASS, 5).await?;
+    // While something is under way.
+    for (figure, expected) in [("odgm_calls_in_flight", 5.0), ("odgm_outbox_rows", 5.0)] {
+        node.connection().figure_where(figure, is(expected)).await?;
+    }
+    for figure in ["odgm_outbox_bytes", "odgm_outbox_age_seconds"] {
+        node.connection().figure_where(figure, |found| found > 0.0).await?;
+    }
+    functions.release("echo");
     node.connection().settled(&[CLASS]).await?;
+    things.invoke(None, "echo", "").await?;
+    things.accept(None, "fail", "", "accepted").await?;
+    assert_eq!(things.result("accepted", 60_000).await?.state, "ended");
     for (figure, expected) in [
-        ("odgm_calls_dispatched_total", 20.0),
+        ("odgm_calls_dispatched_total", 21.0),
         ("odgm_calls_succeeded_total", 5.0),
-        ("odgm_calls_failed_total", 5.0),
+        ("odgm_calls_failed_total", 6.0),
         ("odgm_calls_retried_total", 5.0),
         ("odgm_calls_dead_total", 5.0),
+        ("odgm_calls_delivered_total", 5.0),
+        ("odgm_calls_stale_total", 0.0),
+        ("odgm_invocations_total", 2.0),
         ("odgm_calls_in_flight", 0.0),
         ("odgm_outbox_rows", 0.0),
+        ("odgm_outbox_bytes", 0.0),
+        ("odgm_outbox_age_seconds", 0.0),
         ("odgm_dead_letters", 5.0),
         ("odgm_deliveries_waiting", 0.0),
     ] {
-        let found = node.connection().figure_where(figure, |found| found >= expected).await?;
-        assert!((found - expected).abs() < 0.5, "{figure}: {found}, expected {expected}");
+        node.connection().figure_where(figure, is(expected)).await?;
     }
-    assert_eq!(functions.calls().len(), 20);
+    assert_eq!(functions.calls().len(), 22);
     Ok(())
+}
+
+/// Whether a figure is this one.
+fn is(expected: f64) -> impl Fn(f64) -> bool {
+    move |found| (found - expected).abs() < 0.001
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn trouble_in_one_function_is_none_of_another_ones() -> Story {
     let home = Home::new()?;
     let node = home.start().await?;
-    let well = functions(&node, 1, &["echo"], PATIENT).await?;
+    // What hangs would have all places for longer than anybody waits here.
+    let options = [("max_concurrent_triggers", "8"), ("trigger_timeout_ms", "600000")];
+    let well = functions(&node, 1, &["echo"], &options).await?;
     let ill = Functions::start().await?;
-    super::create(&node, "ill", 1, &["echo"], PATIENT, &ill).await?;
-    ill.door(Door::Mute);
+    super::create(&node, "ill", 1, &["echo"], &options, &ill).await?;
+    ill.hold("echo", Gate::BeforeAnswer);
     let things = node.objects(CLASS, 0);
     let attached = Attached::none()
         .on_write("k", target("ill", 0, None, "echo"))
@@ -204,12 +255,14 @@ async fn trouble_in_one_function_is_none_of_another_ones() -> Story {
     things.attach("a", attached).await?;
     things.write_all("a", "k", WRITES).await?;
     well.called("echo", usize::try_from(WRITES)?).await?;
-    let failed = node.objects("ill", 0).within(Duration::from_secs(1)).invoke(None, "echo", "").await;
-    let code = failed.err().map(|status| status.code());
-    let unreached = [Code::DeadlineExceeded, Code::Unavailable, Code::Cancelled];
-    assert!(code.is_some_and(|code| unreached.contains(&code)), "{code:?}");
-    ill.door(Door::Open);
+    ill.held(6).await?;
+    assert_eq!(
+        (ill.waiting(), ill.answered()),
+        (6, 0),
+        "it hangs, in no more than three quarters of the places"
+    );
+    ill.release("echo");
     node.connection().settled(&[CLASS, "ill"]).await?;
-    assert_eq!(ill.distinct() as u64, WRITES);
+    assert_eq!((ill.calls().len() as u64, ill.most_at_once()), (WRITES, 6));
     Ok(())
 }

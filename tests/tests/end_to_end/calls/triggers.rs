@@ -1,11 +1,11 @@
 //! What happens to objects calls functions.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use odgm_proto::oprc::{
     DataTrigger, NumericTriggerPayload, ObjectEvent, SetKeyRequest, TriggerPayload, TriggerTarget, ValData,
 };
-use odgm_tests::harness::{Attached, Home, letter, target, until};
+use odgm_tests::harness::{Attached, Gate, Home, letter, target, until};
 use prost::Message as _;
 
 use super::{CLASS, create, functions, outcomes, outcomes_by_call, told_in_order};
@@ -195,13 +195,76 @@ async fn one_write_calls_a_thousand_functions_and_not_too_many_at_once() -> Stor
         attached.on_create("k", target(CLASS, partition, Some(&format!("o{number}")), "noop"))
     });
     things.attach("a", attached).await?;
+    functions.hold("noop", Gate::BeforeAnswer);
     things.set_value("a", "k", "").await?;
+    // Three quarters of the places are the most that one function has.
+    functions.held(6).await?;
+    node.connection().figure_where("odgm_calls_in_flight", |calls| calls >= 6.0).await?;
+    functions.release("noop");
     node.connection().settled(&[CLASS]).await?;
     let objects: BTreeSet<_> = functions.calls().into_iter().filter_map(|call| call.object).collect();
     assert_eq!((objects.len(), functions.distinct()), (TARGETS, TARGETS));
-    assert!(functions.most_at_once() <= 8, "{} at once", functions.most_at_once());
+    assert_eq!(functions.most_at_once(), 6);
     let ended = [outcomes_by_call(&things).await?, outcomes_by_call(&node.objects(CLASS, 1)).await?];
     assert_eq!(ended.map(|ended| ended.len()), [TARGETS / 2, TARGETS / 2]);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_batch_calls_for_each_of_its_keys_however_many_there_are() -> Story {
+    // More than fit into a byte.
+    const KEYS: usize = 300;
+    let home = Home::new()?;
+    let node = home.start().await?;
+    let functions = functions(&node, 1, &["echo"], &[]).await?;
+    let things = node.objects(CLASS, 0);
+    let keys: Vec<_> = (0..KEYS).map(|number| format!("k{number}")).collect();
+    let object = |key: &str| key.replace('k', "o");
+    let attached = keys.iter().fold(Attached::none(), |attached, key| {
+        attached.on_write(key, target(CLASS, 0, Some(&object(key)), "echo"))
+    });
+    things.attach("a", attached).await?;
+    let puts: Vec<_> = keys.iter().map(|key| (key.as_str(), key.as_str())).collect();
+    for _ in 0..2 {
+        things.batch("a", &puts, &[], None).await?;
+    }
+    node.connection().settled(&[CLASS]).await?;
+    let mut calls = BTreeMap::<_, Vec<_>>::new();
+    for call in functions.calls() {
+        calls.entry(call.object.clone().unwrap_or_default()).or_default().push(call.subject());
+    }
+    let expected = keys.iter().map(|key| (object(key), vec![key.clone().into(); 2]));
+    assert_eq!(calls, expected.collect());
+    assert_eq!(functions.distinct(), 2 * KEYS);
+    assert_eq!(outcomes_by_call(&things).await?.len(), 2 * KEYS);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_log_tells_of_the_calls_of_those_collections_that_want_it() -> Story {
+    let home = Home::new()?;
+    let node = home.start().await?;
+    let silent = [("enable_event_logging", "false"), ("trigger_max_attempts", "1")];
+    let functions = functions(&node, 1, &["echo", "broken"], &silent).await?;
+    let told = [("enable_event_logging", "true"), ("trigger_max_attempts", "1")];
+    create(&node, "told", 1, &["echo", "broken"], &told, &functions).await?;
+    for class in [CLASS, "told"] {
+        let things = node.objects(class, 0);
+        let attached = Attached::none()
+            .on_write("k", target(class, 0, None, "echo"))
+            .on_write("k", target(class, 0, None, "broken"));
+        things.attach("a", attached).await?;
+        things.set_value("a", "k", "").await?;
+        node.connection().settled(&[class]).await?;
+    }
+    let of = |class: &str| {
+        let target = format!("{class}/0/");
+        let is_told = |line: &&str| line.contains("a trigger's call") && line.contains(&target);
+        node.output().lines().filter(is_told).count()
+    };
+    let waiting = || format!("two lines of the log:\n{}", node.output());
+    until(waiting, async || Ok((of("told") == 2).then_some(()))).await?;
+    assert_eq!(of(CLASS), 0);
     Ok(())
 }
 

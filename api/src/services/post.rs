@@ -7,7 +7,7 @@ use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use odgm_log::{Body, BodyType, Kind, NodeId, Offset, Payload};
 use odgm_projections::{Applied, Outcome};
-use odgm_replication::{AskError, Consistency, LookupError, Manager, Partition, ProposeError};
+use odgm_replication::{AskError, LookupError, Manager, Partition, ProposeError};
 use odgm_triggers::{Catalogue as _, ConfirmedCatalogue, Post as Service, PostError};
 use prost::Message;
 use tonic::Status;

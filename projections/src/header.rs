@@ -17,7 +17,7 @@ const FORMAT_1: u8 = 1;
 pub const SEMANTICS: u32 = 2;
 
 /// From these rules on records ask for calls, and those about calls take effect.
-pub(crate) const SEMANTICS_OF_CALLS: u32 = 2;
+const SEMANTICS_OF_CALLS: u32 = 2;
 
 /// Where a view is: everything that applying the next record needs besides the tables. It is written in the
 /// same batch as the rows, and is a function of the records alone.
@@ -118,8 +118,9 @@ impl Header {
         }
     }
 
-    /// Whether calls are part of this partition's rules.
-    pub(crate) fn has_calls(&self) -> bool {
+    /// Whether calls are part of this partition's rules. Without that no change asks for one, and records about calls are
+    /// [`crate::Outcome::NotUnderstood`].
+    pub fn has_calls(&self) -> bool {
         self.semantics >= SEMANTICS_OF_CALLS
     }
 }

@@ -78,6 +78,9 @@ pub enum Outcome {
     Noted,
     /// The outcome of a call is known already, or nobody waits for it any more; nothing was changed.
     Stale,
+    /// The record is about calls, of which the partition's rules know nothing yet; nothing was changed. It has not arrived
+    /// anywhere: whoever proposed it does so again once the rules are those of calls ([`crate::Header::has_calls`]).
+    NotUnderstood,
 }
 
 /// Why an operation cannot be done.

@@ -34,9 +34,6 @@ use crate::identity;
 use crate::request;
 use crate::status::{self, not_applied};
 
-/// The rules of apply by which a partition records calls.
-const SEMANTICS_OF_CALLS: u32 = 2;
-
 /// Of the partition's own records, those among which its rules are.
 const BEGINNING: usize = 64;
 
@@ -179,7 +176,7 @@ pub(super) fn function(name: String) -> Result<String, Status> {
 /// own request.
 pub(super) fn check_rules(partition: &Partition, depth: u32) -> Result<(), Status> {
     let header = partition.view().header();
-    if header.semantics < SEMANTICS_OF_CALLS && has_begun(partition)? {
+    if !header.has_calls() && has_begun(partition)? {
         return Err(status::unavailable(format!(
             "partition {}/{} is also on nodes that do not know calls of functions: upgrade them",
             partition.class(),

@@ -25,7 +25,7 @@ impl Core {
         let Committed { record, payload, .. } = committed;
         let body = &payload.body;
         if !self.header.has_calls() {
-            return Ok((Outcome::Unchanged { version: 0 }, None));
+            return Ok((Outcome::NotUnderstood, None));
         }
         let mut calling = self.calling(rows, moment, committed);
         let outcome = match body {

@@ -227,7 +227,10 @@ impl Core {
 }
 
 /// Whether a request that was answered so gets the same answer again. Without that it may be tried another time: there may
-/// be room then, and an invocation that is known answers by itself.
+/// be room then, or other rules, and an invocation that is known answers by itself.
 fn is_final(outcome: &Outcome) -> bool {
-    !matches!(outcome, Outcome::Rejected(Rejection::OutboxFull { .. }) | Outcome::Duplicate { .. })
+    !matches!(
+        outcome,
+        Outcome::Rejected(Rejection::OutboxFull { .. }) | Outcome::Duplicate { .. } | Outcome::NotUnderstood
+    )
 }

@@ -105,8 +105,8 @@ pub(super) struct World {
     ever_arrived: BTreeSet<Place>,
     /// Whether the view can be read.
     pub(super) is_readable: bool,
-    /// What the partition elsewhere knows of deliveries.
-    arrived: (BTreeSet<Place>, Offset),
+    /// What each partition elsewhere knows of deliveries, by its class and index.
+    arrived: BTreeMap<(String, u32), (BTreeSet<Place>, Offset)>,
     feed: Vec<Queued>,
     missed: bool,
     feed_room: usize,
@@ -139,7 +139,9 @@ fn home() -> Home {
 
 pub(super) fn target(function: u16) -> Target {
     let class = if function < ELSEWHERE { "home" } else { "away" };
-    Target { class: class.into(), function: format!("f{function}"), ..Target::default() }
+    // Those elsewhere are in two partitions, so that one has floors of its own.
+    let partition = u32::from(function >= ELSEWHERE + 2);
+    Target { class: class.into(), partition, function: format!("f{function}"), ..Target::default() }
 }
 
 impl World {
@@ -157,7 +159,7 @@ impl World {
             outcomes: BTreeMap::new(),
             ever_arrived: BTreeSet::new(),
             is_readable: true,
-            arrived: (BTreeSet::new(), Offset(0)),
+            arrived: BTreeMap::new(),
             feed: Vec::new(),
             missed: false,
             feed_room,

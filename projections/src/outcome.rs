@@ -96,11 +96,11 @@ pub enum Rejection {
     },
     /// The calls that it asks for have no room in the outbox.
     #[error(
-        "the partition has {rows} calls of {bytes} bytes in its outbox, its limit: wait until they are settled, or see \
-         why they are not (odgm calls)"
+        "the partition has {rows} calls and outcomes to be delivered of {bytes} bytes in its outbox, its limit: wait until \
+         they are settled, or see why they are not (odgm calls)"
     )]
     OutboxFull {
-        /// How many there are.
+        /// How many there are: calls that wait, and outcomes that are to be delivered.
         rows: u64,
         /// Their bytes.
         bytes: u64,

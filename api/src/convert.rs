@@ -13,6 +13,13 @@ use tonic::Status;
 use crate::identity::{self, Kind, Rule};
 use crate::request::shortened;
 
+/// The most targets that the triggers of an object may have, all together: one record may ask for a call of each.
+pub(crate) const MAX_TARGETS: usize = 4_096;
+
+/// The most bytes of request options, names and values, that one target may have: each of its calls holds them until it has
+/// ended.
+pub(crate) const MAX_OPTION_BYTES: usize = 16 << 10;
+
 /// Entries sorted by key, without repeats.
 pub(crate) type Entries = Vec<(String, Value)>;
 
@@ -101,7 +108,13 @@ impl Rules {
             }
         }
         data.sort_by(|a, b| a.0.cmp(&b.0));
-        Ok(Triggers { functions, data })
+        let triggers = Triggers { functions, data };
+        match count_targets(&triggers) {
+            0..=MAX_TARGETS => Ok(triggers),
+            found => Err(Status::invalid_argument(format!(
+                "{found} trigger targets: expected at most {MAX_TARGETS} in all triggers of an object"
+            ))),
+        }
     }
 
     fn data_trigger(&self, trigger: oprc::DataTrigger) -> Result<DataTrigger, Status> {
@@ -124,6 +137,7 @@ impl Rules {
                 shortened(&target.fn_id)
             )));
         }
+        check_options(&target.fn_id, &target.req_options)?;
         let object = match (target.object_id_str, target.object_id) {
             (Some(text), _) => Some(self.identity.check(Kind::Object, text)?),
             (None, number) => number.map(|number| number.to_string()),
@@ -136,6 +150,28 @@ impl Rules {
             options: target.req_options.into_iter().collect(),
         })
     }
+}
+
+fn count_targets(triggers: &Triggers) -> usize {
+    let functions =
+        triggers.functions.iter().flat_map(|(_, trigger)| [&trigger.on_complete, &trigger.on_error]);
+    let data = triggers
+        .data
+        .iter()
+        .flat_map(|(_, trigger)| [&trigger.on_create, &trigger.on_update, &trigger.on_delete]);
+    functions.chain(data).map(Vec::len).sum()
+}
+
+/// Refuses a target's options that are too large.
+fn check_options(function: &str, options: &BTreeMap<String, String>) -> Result<(), Status> {
+    let bytes: usize = options.iter().map(|(name, value)| name.len() + value.len()).sum();
+    if bytes <= MAX_OPTION_BYTES {
+        return Ok(());
+    }
+    Err(Status::invalid_argument(format!(
+        "trigger target of function {:?} with {bytes} bytes of req_options: expected at most {MAX_OPTION_BYTES}",
+        shortened(function)
+    )))
 }
 
 /// The value of an entry.
@@ -267,12 +303,35 @@ mod tests {
             )]),
             ..Default::default()
         };
+        let target = oprc::TriggerTarget { cls_id: "c".into(), fn_id: "f".into(), ..Default::default() };
+        let on_create = |targets| oprc::DataTrigger {
+            on_create: targets,
+            on_delete: vec![target.clone()],
+            ..Default::default()
+        };
+        let crowded = oprc::ObjectEvent {
+            data_trigger: BTreeMap::from([(1, on_create(vec![target.clone(); MAX_TARGETS]))]),
+            ..Default::default()
+        };
+        let options = BTreeMap::from([("o".into(), "v".repeat(MAX_OPTION_BYTES))]);
+        let wordy = oprc::TriggerTarget { req_options: options, ..target.clone() };
+        let wordy = oprc::ObjectEvent {
+            data_trigger: BTreeMap::from([(1, on_create(vec![wordy]))]),
+            ..Default::default()
+        };
+        let fits = oprc::ObjectEvent {
+            data_trigger: BTreeMap::from([(1, on_create(vec![target.clone(); MAX_TARGETS - 1]))]),
+            ..Default::default()
+        };
+        RULES.triggers(fits).expect("as many as there may be");
         let refusals = [
             RULES.entries(twice, BTreeMap::new()).map(drop),
             RULES.entries(BTreeMap::new(), many).map(drop),
             RULES.deletes(vec!["b".into(), "A".into()], &puts).map(drop),
             value(typed).map(drop),
             RULES.triggers(nowhere).map(drop),
+            RULES.triggers(crowded).map(drop),
+            RULES.triggers(wordy).map(drop),
         ];
         let messages: Vec<_> =
             refusals.map(|refusal| refusal.expect_err("refused").message().to_owned()).into();
@@ -282,6 +341,8 @@ mod tests {
         key "a" is both put and deleted: expected each key in one of values and delete_keys
         value of type 7: expected 0 (BYTE) or 1 (CRDT_MAP)
         trigger target of class "" and function "": expected cls_id and fn_id
+        4097 trigger targets: expected at most 4096 in all triggers of an object
+        trigger target of function "f" with 16385 bytes of req_options: expected at most 16384
         "#);
     }
 

@@ -153,6 +153,9 @@ fn written(offset: Offset, outcome: &Outcome) -> Result<Written, Status> {
             Err(not_applied(status))
         }
         Outcome::Rejected(rejection) => Err(not_applied(rejected(rejection))),
+        Outcome::NotUnderstood => Err(not_applied(unavailable(
+            "the partition's rules know nothing of calls yet: try again when all nodes that have it are upgraded",
+        ))),
         Outcome::RequestIdReused { offset } => Err(not_applied(Status::invalid_argument(format!(
             "{} was used at offset {offset} for a different request: expected a new id for a new request",
             metadata::REQUEST_ID

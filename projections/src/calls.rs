@@ -4,7 +4,7 @@ use bincode::{Decode, Encode};
 use bytes::Bytes;
 use odgm_log::body::calls::{Blob, DeliveryKey, Finished, Place, RowKey};
 use odgm_log::body::{Body, Config, Target};
-use odgm_log::{NodeId, Offset, Payload, Timestamp};
+use odgm_log::{NodeId, Payload, Timestamp};
 
 use crate::change::Action;
 use crate::object::Moment;
@@ -31,8 +31,8 @@ pub struct OutboxRow {
     pub traceparent: Option<String>,
     /// Why the last attempt failed; empty before there was one.
     pub last_error: String,
-    /// What it is called with, where the record need not be there any more: of a row that was redriven. Else see
-    /// [`Subject::payload_in`].
+    /// What it is called with, where the record need not be there any more: of most rows that were redriven, and of most
+    /// dead letters. Else see [`Subject::payload_in`].
     pub payload: Option<Blob>,
 }
 
@@ -127,7 +127,7 @@ pub struct DeadLetter {
 /// What a dead letter holds.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub enum Letter {
-    /// A call, with its payload, under the place of its row.
+    /// A call under the place of its row: with its payload, unless its record made too many of them for that.
     Call(Box<OutboxRow>),
     /// An outcome without a place to go to, under the place of its delivery.
     Delivery(Box<DeliveryRow>),
@@ -152,8 +152,10 @@ impl Invocation {
     /// Whether it is a result that is no longer kept at `now`, the time of the view, even if it is still there.
     pub fn is_past(&self, now: Timestamp, config: &Config) -> bool {
         match &self.state {
-            InvocationState::Ended { at, .. } => is_past(at.time, now, config.result_retention_ms),
-            InvocationState::Pending | InvocationState::Dead { .. } => false,
+            InvocationState::Ended { at, .. } | InvocationState::Dead { at, has_letter: false, .. } => {
+                is_past(at.time, now, config.result_retention_ms)
+            }
+            InvocationState::Pending | InvocationState::Dead { has_letter: true, .. } => false,
         }
     }
 }
@@ -177,6 +179,8 @@ pub enum InvocationState {
         at: Moment,
         /// Why.
         reason: String,
+        /// Whether the letter is still there.
+        has_letter: bool,
     },
 }
 
@@ -190,8 +194,15 @@ pub enum Queued {
         key: RowKey,
         /// Its row.
         row: Box<OutboxRow>,
-        /// What it is called with.
-        payload: Bytes,
+        /// What it is called with; none if that is in its record alone, which was applied before.
+        payload: Option<Bytes>,
+        /// What its row has in the view, key included.
+        bytes: usize,
+    },
+    /// A call of which an attempt has failed: the next one is due then, and its row is in the view.
+    Later {
+        /// Its key from now on.
+        key: RowKey,
     },
     /// An outcome to be delivered.
     Delivery {
@@ -199,7 +210,23 @@ pub enum Queued {
         place: Place,
         /// Its row.
         row: Box<DeliveryRow>,
+        /// What its row has in the view, key included.
+        bytes: usize,
     },
+}
+
+impl Queued {
+    /// About how many bytes it holds.
+    pub fn bytes(&self) -> usize {
+        match self {
+            // A row that has its payload shares it with what is told beside it.
+            Self::Call { row, payload, bytes, .. } if row.payload.is_none() => {
+                bytes + payload.as_ref().map_or(0, Bytes::len)
+            }
+            Self::Call { bytes, .. } | Self::Delivery { bytes, .. } => *bytes,
+            Self::Later { .. } => size_of::<Self>(),
+        }
+    }
 }
 
 /// Whether a result of that time is no longer kept at `now`.
@@ -218,6 +245,8 @@ pub struct Calls {
     pub outbox_bytes: u64,
     /// Outcomes to be delivered.
     pub deliveries: u64,
+    /// Their bytes, keys included. They count against the bounds of the outbox as its rows do.
+    pub delivery_bytes: u64,
     /// Dead letters.
     pub dead_letters: u64,
     /// Their bytes, keys included.
@@ -232,8 +261,6 @@ pub struct Calls {
     pub oldest_result: Option<Moment>,
     /// Outcomes and settlements that came too late to count, since the log began.
     pub stale: u64,
-    /// The newest record that queued something: see [`crate::Applied::queued`].
-    pub last_queued: Offset,
 }
 
 /// The key under which an outcome is delivered.

@@ -6,10 +6,11 @@ use odgm_log::{GroupId, Hash, Offset, Term, Timestamp};
 
 use crate::calls::Calls;
 
-/// The layout of a view's rows that this build writes. It reads those before, too; a view of a later one is refused.
+/// The newest layout of a view's rows that this build knows. It reads those before, too; a view of a later one is refused.
 pub const FORMAT: u8 = 2;
 
-/// The layout before calls were in views.
+/// The layout before calls were in views. Views whose rules are those of then are written in it still, so that builds of then
+/// can go on with them, and take them from this one as snapshots.
 const FORMAT_1: u8 = 1;
 
 /// The newest rules of apply that this build knows. Rules are only ever added, so that an old log always gives
@@ -101,12 +102,11 @@ impl Header {
         }
     }
 
-    #[allow(clippy::expect_used)]
     pub(crate) fn encode(&self) -> Vec<u8> {
-        let mut row = vec![FORMAT];
-        bincode::encode_into_std_write(self, &mut row, bincode::config::standard())
-            .expect("invariant: plain numbers always encode into memory");
-        row
+        match HeaderV1::of(self) {
+            Some(first) => encode_all(FORMAT_1, &first),
+            None => encode_all(FORMAT, self),
+        }
     }
 
     pub(crate) fn decode(row: &[u8]) -> Result<Self, HeaderError> {
@@ -118,11 +118,19 @@ impl Header {
         }
     }
 
-    /// Whether calls are part of this partition's rules. Without that no change asks for one, and records about calls mean
-    /// nothing.
+    /// Whether calls are part of this partition's rules. Without that no change asks for one, and records about calls are
+    /// [`crate::Outcome::NotUnderstood`].
     pub fn has_calls(&self) -> bool {
         self.semantics >= SEMANTICS_OF_CALLS
     }
+}
+
+#[allow(clippy::expect_used)]
+fn encode_all(format: u8, header: &impl Encode) -> Vec<u8> {
+    let mut row = vec![format];
+    bincode::encode_into_std_write(header, &mut row, bincode::config::standard())
+        .expect("invariant: plain numbers always encode into memory");
+    row
 }
 
 fn decode_all<T: Decode<()>>(bytes: &[u8]) -> Result<T, HeaderError> {
@@ -135,7 +143,7 @@ fn decode_all<T: Decode<()>>(bytes: &[u8]) -> Result<T, HeaderError> {
 }
 
 /// [`Header`] as format 1 had it.
-#[derive(Decode)]
+#[derive(Encode, Decode)]
 struct HeaderV1 {
     group: GroupId,
     applied: Offset,
@@ -152,6 +160,31 @@ struct HeaderV1 {
     version_floor: u64,
     requests: RequestWindow,
     time_indexed: Option<(Timestamp, Offset)>,
+}
+
+impl HeaderV1 {
+    /// What format 1 has of a header; none if that is not all of it.
+    fn of(header: &Header) -> Option<Self> {
+        let is_all = !header.has_calls() && header.calls == Calls::default();
+        let config = header.config.in_version_1().filter(|_| is_all)?;
+        Some(Self {
+            group: header.group,
+            applied: header.applied,
+            term: header.term,
+            time: header.time,
+            chain: header.chain,
+            state: header.state,
+            semantics: header.semantics,
+            config,
+            objects: header.objects,
+            entries: header.entries,
+            tombstones: header.tombstones,
+            floor: header.floor,
+            version_floor: header.version_floor,
+            requests: header.requests.clone(),
+            time_indexed: header.time_indexed,
+        })
+    }
 }
 
 impl From<HeaderV1> for Header {

@@ -21,10 +21,14 @@ pub(crate) const MAX_DELIVERED_FORGOTTEN: usize = 64;
 pub(crate) const DELIVERED_STEP: u64 = 64;
 
 /// Rule: what the key of a call in the outbox is counted as.
-pub(crate) const OUTBOX_KEY_BYTES: u64 = 21;
+pub(crate) const OUTBOX_KEY_BYTES: usize = 21;
 
-/// Rule: what the key of a dead letter is counted as.
-pub(crate) const PLACE_KEY_BYTES: u64 = 13;
+/// Rule: what the key of a dead letter, or of an outcome that is to be delivered, is counted as.
+pub(crate) const PLACE_KEY_BYTES: usize = 13;
+
+/// Rule: the dead letters that one record's own calls become at once hold together at most so many bytes of payload,
+/// besides the first of them. The record has it once, and without this a trigger with many targets would copy it for each.
+pub(crate) const LETTER_PAYLOADS: u64 = 1 << 20;
 
 /// Rule: a time-index row is written at least once for so many records, so that finding the offset of a time
 /// reads at most that many.

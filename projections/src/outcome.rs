@@ -78,6 +78,9 @@ pub enum Outcome {
     Noted,
     /// The outcome of a call is known already, or nobody waits for it any more; nothing was changed.
     Stale,
+    /// The record is about calls, of which the partition's rules know nothing yet; nothing was changed. It has not arrived
+    /// anywhere: whoever proposed it does so again once the rules are those of calls ([`crate::Header::has_calls`]).
+    NotUnderstood,
 }
 
 /// Why an operation cannot be done.
@@ -93,11 +96,11 @@ pub enum Rejection {
     },
     /// The calls that it asks for have no room in the outbox.
     #[error(
-        "the partition has {rows} calls of {bytes} bytes in its outbox, its limit: wait until they are settled, or see \
-         why they are not (odgm calls)"
+        "the partition has {rows} calls and outcomes to be delivered of {bytes} bytes in its outbox, its limit: wait until \
+         they are settled, or see why they are not (odgm calls)"
     )]
     OutboxFull {
-        /// How many there are.
+        /// How many there are: calls that wait, and outcomes that are to be delivered.
         rows: u64,
         /// Their bytes.
         bytes: u64,

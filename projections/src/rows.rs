@@ -310,6 +310,7 @@ fn write_outcome(outcome: &Outcome, out: &mut Vec<u8>) {
             put(offset.get(), out);
         }
         Outcome::Stale => out.push(8),
+        Outcome::NotUnderstood => out.push(9),
     }
 }
 
@@ -334,6 +335,7 @@ fn read_outcome(input: &mut Input<'_>) -> Option<Outcome> {
             offset: Offset(input.number()?),
         }),
         8 => Outcome::Stale,
+        9 => Outcome::NotUnderstood,
         _ => return None,
     })
 }

@@ -25,7 +25,7 @@ struct State {
     /// Which feed is the newest: earlier ones get nothing any more.
     opened: u64,
     capacity: usize,
-    /// Bytes of the payloads in `fed`.
+    /// What `fed` holds.
     bytes: usize,
     fed: Fed,
 }
@@ -47,7 +47,7 @@ pub struct Feed {
 }
 
 impl Feeder {
-    /// Begins to listen; up to `capacity` news are kept until they are taken, and no more than [`FEED_BYTES`] of payloads.
+    /// Begins to listen; up to `capacity` news are kept until they are taken, and no more than [`FEED_BYTES`] of them.
     pub(crate) fn open(self: &Arc<Self>, capacity: usize) -> Feed {
         let mut state = self.state.lock();
         let opened = state.opened + 1;
@@ -71,7 +71,7 @@ impl Feeder {
         }
         let mut state = self.state.lock();
         for queued in news {
-            let bytes = payload_bytes(&queued);
+            let bytes = queued.bytes();
             if state.fed.queued.len() < state.capacity && state.bytes + bytes <= FEED_BYTES {
                 state.bytes += bytes;
                 state.fed.queued.push(queued);
@@ -116,13 +116,6 @@ impl Feed {
     }
 }
 
-fn payload_bytes(queued: &Queued) -> usize {
-    match queued {
-        Queued::Call { payload, .. } => payload.len(),
-        Queued::Delivery { row, .. } => row.finished.payload.0.len(),
-    }
-}
-
 impl Drop for Feed {
     fn drop(&mut self) {
         let mut state = self.feeder.state.lock();
@@ -160,7 +153,7 @@ mod tests {
             payload: None,
         };
         let key = RowKey { due: Timestamp(0), offset: Offset(offset), index: 0 };
-        let queued = Queued::Call { key, row: Box::new(row), payload };
+        let queued = Queued::Call { key, row: Box::new(row), payload: Some(payload), bytes: 100 };
         Applied {
             offset: Offset(offset),
             time: Timestamp(0),
@@ -172,7 +165,7 @@ mod tests {
 
     fn offsets(fed: &Fed) -> Vec<u64> {
         let of = |queued: &Queued| match queued {
-            Queued::Call { key, .. } => key.offset.get(),
+            Queued::Call { key, .. } | Queued::Later { key } => key.offset.get(),
             Queued::Delivery { place, .. } => place.offset.get(),
         };
         fed.queued.iter().map(of).collect()
@@ -189,10 +182,14 @@ mod tests {
         let fed = feed.take();
         assert_eq!((offsets(&fed), fed.missed), (vec![2, 3], true));
         assert!(feed.ready().now_or_never().is_none(), "all is taken");
-        let large = || bytes::Bytes::from(vec![0; FEED_BYTES / 2 + 1]);
+        let large = || bytes::Bytes::from(vec![0; FEED_BYTES / 2]);
         feeder.feed(&mut [applied_with(5, large()), applied_with(6, large())]);
         let fed = feed.take();
-        assert_eq!((offsets(&fed), fed.missed), (vec![5], true), "two of them are too many bytes");
+        assert_eq!(
+            (offsets(&fed), fed.missed),
+            (vec![5], true),
+            "with their rows two of them are too many bytes"
+        );
         feeder.feed(&mut [applied_with(7, large())]);
         assert_eq!(offsets(&feed.take()), [7], "there is room again");
         feeder.miss();
@@ -204,7 +201,10 @@ mod tests {
     async fn a_new_listener_takes_over() {
         let feeder = Arc::new(Feeder::default());
         let mut first = feeder.open(9);
+        let mut waits = Box::pin(first.ready());
+        assert!(waits.as_mut().now_or_never().is_none());
         let mut second = feeder.open(9);
+        waits.await;
         feeder.feed(&mut [applied(1)]);
         assert!(first.take().queued.is_empty());
         first.ready().now_or_never().expect("it has ended");

@@ -75,7 +75,8 @@ pub enum Source {
     Delivery {
         /// Which one.
         key: DeliveryKey,
-        /// The lowest offset of the source under which a delivery is not forgotten there: keys below will not come again.
+        /// The lowest offset of the source under which a delivery to this partition is not forgotten there: keys below will not
+        /// come here again.
         forgotten_below: Offset,
     },
     /// A row of this partition's own outbox that was settled before, and whose outcome waits to be delivered to this very

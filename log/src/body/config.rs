@@ -21,7 +21,8 @@ pub struct Config {
     pub dedup_max_bytes: u64,
     /// One time-index row is kept for each interval of this many milliseconds.
     pub time_index_interval_ms: u64,
-    /// Calls that may wait in the outbox; at that, writes that would add some are refused.
+    /// Calls that may wait in the outbox, and outcomes of calls that may wait to be delivered, together; at that, writes that
+    /// would add calls are refused.
     pub max_outbox_rows: u64,
     /// The same for their bytes.
     pub max_outbox_bytes: u64,
@@ -31,8 +32,18 @@ pub struct Config {
     pub max_result_bytes: u64,
 }
 
-/// [`Config`] in its first version, for whoever reads what was written then: turn it into one.
-#[derive(Decode)]
+/// What [`ConfigV1`] says of what it does not name: rules of logs that were written under it. They stay as they are,
+/// whatever becomes of the defaults, so that such a log means the same to every build.
+mod of_version_1 {
+    pub(super) const MAX_OUTBOX_ROWS: u64 = 10_000_000;
+    pub(super) const MAX_OUTBOX_BYTES: u64 = 4 << 30;
+    pub(super) const RESULT_RETENTION_MS: u64 = 24 * 60 * 60 * 1_000;
+    pub(super) const MAX_RESULT_BYTES: u64 = 1 << 30;
+}
+
+/// [`Config`] in its first version, for whoever reads or writes what builds of then read: turn it into one, or see
+/// [`Config::in_version_1`].
+#[derive(Clone, Debug, Encode, Decode)]
 pub struct ConfigV1 {
     events_enabled: bool,
     max_trigger_depth: u32,
@@ -55,9 +66,28 @@ impl From<ConfigV1> for Config {
             dedup_max_ids: first.dedup_max_ids,
             dedup_max_bytes: first.dedup_max_bytes,
             time_index_interval_ms: first.time_index_interval_ms,
-            // What came with the second version.
-            ..Self::default()
+            max_outbox_rows: of_version_1::MAX_OUTBOX_ROWS,
+            max_outbox_bytes: of_version_1::MAX_OUTBOX_BYTES,
+            result_retention_ms: of_version_1::RESULT_RETENTION_MS,
+            max_result_bytes: of_version_1::MAX_RESULT_BYTES,
         }
+    }
+}
+
+impl Config {
+    /// The same rules as the first version has them; none if it cannot say them.
+    pub fn in_version_1(&self) -> Option<ConfigV1> {
+        let first = ConfigV1 {
+            events_enabled: self.events_enabled,
+            max_trigger_depth: self.max_trigger_depth,
+            set_mode: self.set_mode,
+            max_crdt_bytes: self.max_crdt_bytes,
+            dedup_window_ms: self.dedup_window_ms,
+            dedup_max_ids: self.dedup_max_ids,
+            dedup_max_bytes: self.dedup_max_bytes,
+            time_index_interval_ms: self.time_index_interval_ms,
+        };
+        (Self::from(first.clone()) == *self).then_some(first)
     }
 }
 

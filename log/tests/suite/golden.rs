@@ -75,7 +75,24 @@ fn rules_from_before_there_were_calls_are_still_read() {
         .collect();
     let record = decode_stored(GROUP, Offset(0x0102_0304), &bytes.into()).unwrap();
     assert_eq!(record.kind, Kind { body_type: BodyType::Config, body_version: 1 });
-    let rules = Config { set_mode: SetMode::Upsert, ..Config::default() };
+    // In numbers: what the defaults become has nothing to do with logs that are there.
+    let rules = Config {
+        events_enabled: true,
+        max_trigger_depth: 10,
+        set_mode: SetMode::Upsert,
+        max_crdt_bytes: 1_048_576,
+        dedup_window_ms: 86_400_000,
+        dedup_max_ids: 1_000_000,
+        dedup_max_bytes: 268_435_456,
+        time_index_interval_ms: 1_000,
+        max_outbox_rows: 10_000_000,
+        max_outbox_bytes: 4_294_967_296,
+        result_retention_ms: 86_400_000,
+        max_result_bytes: 1_073_741_824,
+    };
+    assert!(rules.in_version_1().is_some(), "and such rules can be written as they were");
+    let other = Config { max_result_bytes: 1, ..rules };
+    assert!(other.in_version_1().is_none(), "others cannot");
     assert_eq!(record.decode().unwrap(), Payload { cause: cause(), body: Body::Config(rules) });
 }
 

@@ -1,5 +1,6 @@
 //! Records about calls, and what other records have to do with calls.
 
+use odgm_log::BodyType;
 use odgm_log::body::{self, Body};
 
 use super::changes::Written;
@@ -25,7 +26,7 @@ impl Core {
         let Committed { record, payload, .. } = committed;
         let body = &payload.body;
         if !self.header.has_calls() {
-            return Ok((Outcome::Unchanged { version: 0 }, None));
+            return Ok((Outcome::NotUnderstood, None));
         }
         let mut calling = self.calling(rows, moment, committed);
         let outcome = match body {
@@ -36,14 +37,25 @@ impl Core {
             Body::Outcome(body) => return self.end_call(rows, moment, committed, body),
             Body::TriggerSettled(body) => calling.settle(body),
             Body::Delivered(body) => calling.delivered(body),
-            Body::Redrive(body) => calling.redrive(body),
-            Body::Discard(body) => calling.discard(body),
+            Body::Redrive(body) => {
+                let outcome = calling.redrive(body)?;
+                return Ok(self.by_request(moment, record.kind.body_type, outcome));
+            }
+            Body::Discard(body) => {
+                let outcome = calling.discard(body)?;
+                return Ok(self.by_request(moment, record.kind.body_type, outcome));
+            }
             _ => Ok(Outcome::Noted),
         }?;
-        if outcome == Outcome::Noted && matches!(body, Body::Redrive(_) | Body::Discard(_)) {
-            self.write_own_history(moment, record.kind.body_type);
-        }
         Ok((outcome, None))
+    }
+
+    /// What somebody had done to dead letters is in the partition's own history.
+    fn by_request(&mut self, moment: Moment, operation: BodyType, outcome: Outcome) -> Done {
+        if outcome == Outcome::Noted {
+            self.write_own_history(moment, operation);
+        }
+        (outcome, None)
     }
 
     /// Lets the end of a call take effect: an event of the object that it was made on, which stays as it is.
@@ -95,9 +107,6 @@ impl Core {
     ) -> Result<(), Error> {
         self.calling(rows, moment, committed).forget_results()?;
         self.index_cause(moment, committed, done);
-        if !self.queued.is_empty() {
-            self.header.calls.last_queued = moment.offset;
-        }
         Ok(())
     }
 

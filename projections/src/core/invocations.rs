@@ -43,17 +43,19 @@ impl Calling<'_> {
         };
         let depth = self.payload.cause.depth_of_call();
         let row = asking.row(Subject::Invocation { invocation: id.clone() }, &target, depth);
-        if too_deep(self.header, row.depth).is_none() && !has_room(self.header, 1, weight(&encode(&row))) {
+        if too_deep(self.header, row.depth).is_none()
+            && !has_room(self.header, 1, weight(&encode(&row)) as u64)
+        {
             return Ok(Outcome::Rejected(full(self.header)));
         }
         if let Some((known, bytes)) = known {
             self.forget_past(id, &known, bytes)?;
         }
         let key = RowKey { due: self.moment.time, offset: self.moment.offset, index: 0 };
-        let died = self.ask_one(key, row);
+        let died = self.ask_one(key, row, &mut 0);
         let state = match died {
             None => InvocationState::Pending,
-            Some(reason) => InvocationState::Dead { at: self.moment, reason },
+            Some(reason) => InvocationState::Dead { at: self.moment, reason, has_letter: true },
         };
         self.header.calls.pending_invocations += u64::from(state == InvocationState::Pending);
         let (object, function) = (invoke.object.clone(), invoke.function.clone());
@@ -61,9 +63,9 @@ impl Calling<'_> {
         Ok(Outcome::Noted)
     }
 
-    fn put_invocation(&mut self, id: &str, invocation: &Invocation) -> u64 {
+    fn put_invocation(&mut self, id: &str, invocation: &Invocation) -> usize {
         let value = encode(invocation);
-        let bytes = value.len() as u64;
+        let bytes = value.len();
         self.overlay.put(self.changes, Key::Invocation(id), value);
         bytes
     }
@@ -97,14 +99,14 @@ impl Calling<'_> {
     /// An invocation that was given up can not come back any more.
     pub(super) fn keep_as_result(&mut self, id: &str, reason: String) -> Result<(), Error> {
         if let Some((known, _)) = self.read::<Invocation>(Key::Invocation(id))? {
-            let state = InvocationState::Dead { at: self.moment, reason };
+            let state = InvocationState::Dead { at: self.moment, reason, has_letter: false };
             let bytes = self.put_invocation(id, &Invocation { state, ..known });
             self.add_result(id, bytes);
         }
         Ok(())
     }
 
-    fn add_result(&mut self, id: &str, bytes: u64) {
+    fn add_result(&mut self, id: &str, bytes: usize) {
         let Moment { offset, time } = self.moment;
         let calls = &mut self.header.calls;
         calls.results += 1;
@@ -114,8 +116,10 @@ impl Calling<'_> {
     }
 
     /// Makes room for a new invocation of an id whose result is not kept any more but is still there.
-    fn forget_past(&mut self, id: &str, past: &Invocation, bytes: u64) -> Result<(), Error> {
-        let InvocationState::Ended { at, .. } = past.state else { return Ok(()) };
+    fn forget_past(&mut self, id: &str, past: &Invocation, bytes: usize) -> Result<(), Error> {
+        let (InvocationState::Ended { at, .. } | InvocationState::Dead { at, .. }) = past.state else {
+            return Ok(());
+        };
         self.overlay.delete(self.changes, Key::ResultOrder(at.offset, id));
         self.header.calls.results -= 1;
         self.header.calls.result_bytes -= weight_of_result(id, bytes);
@@ -139,7 +143,7 @@ impl Calling<'_> {
             self.overlay.delete(self.changes, Key::ResultOrder(moment.offset, &id));
             self.overlay.delete(self.changes, Key::Invocation(&id));
             self.header.calls.results -= 1;
-            self.header.calls.result_bytes -= weight_of_result(&id, row.len() as u64);
+            self.header.calls.result_bytes -= weight_of_result(&id, row.len());
             self.header.calls.oldest_result = order.peek().map(|(moment, _)| *moment);
         }
         Ok(())
@@ -169,6 +173,6 @@ impl Calling<'_> {
 }
 
 /// What a result is counted as: its row, key included.
-fn weight_of_result(id: &str, bytes: u64) -> u64 {
-    1 + id.len() as u64 + bytes
+fn weight_of_result(id: &str, bytes: usize) -> u64 {
+    (1 + id.len() + bytes) as u64
 }

@@ -4,7 +4,7 @@ use odgm_log::Timestamp;
 use odgm_log::body::calls::{Delivered, Discard, Place, Redrive, RowKey};
 
 use super::outbox::{Calling, full, has_room, weight};
-use crate::calls::{DeadLetter, DeliveryRow, Letter, OutboxRow, Queued, Subject};
+use crate::calls::{DeadLetter, DeliveryRow, Letter, OutboxRow, Subject};
 use crate::error::Error;
 use crate::keys::Key;
 use crate::limits::PLACE_KEY_BYTES;
@@ -16,22 +16,24 @@ impl Calling<'_> {
     pub(super) fn bury(&mut self, place: Place, reason: String, letter: Letter) {
         let value = encode(&DeadLetter { reason, died: self.moment, letter });
         self.header.calls.dead_letters += 1;
-        self.header.calls.dead_letter_bytes += PLACE_KEY_BYTES + value.len() as u64;
+        self.header.calls.dead_letter_bytes += (PLACE_KEY_BYTES + value.len()) as u64;
         self.overlay.put(self.changes, Key::DeadLetter(place), value);
     }
 
-    fn remove_letter(&mut self, place: Place, bytes: u64) {
+    fn remove_letter(&mut self, place: Place, bytes: usize) {
         self.header.calls.dead_letters -= 1;
-        self.header.calls.dead_letter_bytes -= PLACE_KEY_BYTES + bytes;
+        self.header.calls.dead_letter_bytes -= (PLACE_KEY_BYTES + bytes) as u64;
         self.overlay.delete(self.changes, Key::DeadLetter(place));
     }
 
-    /// Tries dead letters again. Calls for which there is no room stay what they are.
+    /// Tries dead letters again. Calls for which there is no room stay what they are, and those of which nobody knows any more
+    /// what they are called with.
     pub(super) fn redrive(&mut self, redrive: &Redrive) -> Result<Outcome, Error> {
         let (mut is_any, mut is_full) = (false, false);
         for (index, place) in (0..).zip(&redrive.letters) {
             let Some((letter, bytes)) = self.read::<DeadLetter>(Key::DeadLetter(*place))? else { continue };
             let is_back = match letter.letter {
+                Letter::Call(row) if row.payload.is_none() && place.offset < self.header.floor => continue,
                 Letter::Call(row) => self.call_again(*place, *row, letter.reason, letter.died.time)?,
                 Letter::Delivery(row) => {
                     // Under its old place its target may have been told that nothing comes any more.
@@ -64,7 +66,7 @@ impl Calling<'_> {
         let generation = row.generation.saturating_add(1);
         let row = OutboxRow { generation, attempt: 0, last_error: reason, ..row };
         let value = encode(&row);
-        if !has_room(self.header, 1, weight(&value)) {
+        if !has_room(self.header, 1, weight(&value) as u64) {
             return Ok(false);
         }
         if let Subject::Invocation { invocation } = &row.subject {
@@ -72,9 +74,8 @@ impl Calling<'_> {
         }
         let due = self.moment.time.max(Timestamp(died.get().saturating_add(1)));
         let key = RowKey { due, offset: place.offset, index: place.index };
-        self.put_row(key, value);
-        let payload = row.payload.clone().unwrap_or_default().0;
-        self.queued.push(Queued::Call { key, row: Box::new(row), payload });
+        let payload = row.payload.clone().map(|payload| payload.0);
+        self.queue(key, row, value, payload);
         Ok(true)
     }
 
@@ -114,11 +115,13 @@ impl Calling<'_> {
     /// Takes an outcome that waits to be delivered.
     pub(super) fn take_delivery(&mut self, place: Place) -> Result<Option<DeliveryRow>, Error> {
         let found = self.read::<DeliveryRow>(Key::Delivery(place))?;
-        if found.is_some() {
-            self.overlay.delete(self.changes, Key::Delivery(place));
-            self.header.calls.deliveries -= 1;
-        } else {
-            self.header.calls.stale += 1;
+        match &found {
+            Some((_, bytes)) => {
+                self.overlay.delete(self.changes, Key::Delivery(place));
+                self.header.calls.deliveries -= 1;
+                self.header.calls.delivery_bytes -= (PLACE_KEY_BYTES + bytes) as u64;
+            }
+            None => self.header.calls.stale += 1,
         }
         Ok(found.map(|(row, _)| row))
     }

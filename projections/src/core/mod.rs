@@ -27,7 +27,7 @@ use self::edit::Edit;
 use self::graves::Graves;
 use self::objects::Objects;
 use self::overlay::Overlay;
-use self::requests::{Known, Requests};
+use self::requests::{Known, Lookup, Requests};
 use crate::calls::Queued;
 use crate::change::Change;
 use crate::error::{ApplyError, Error};
@@ -147,12 +147,12 @@ impl Core {
                 let fingerprint = crate::fingerprint(record.kind, payload.body_bytes(&record.payload));
                 let window = &mut self.requests;
                 match window.look_up(rows, &mut self.header, &mut self.changes, moment.time, id)? {
-                    Some(known) if known.fingerprint == fingerprint => {
+                    Lookup::Known(known) if known.fingerprint == fingerprint => {
                         let Known { offset, outcome, .. } = known;
                         (Outcome::Duplicate { offset, outcome: Box::new(outcome) }, None)
                     }
-                    Some(known) => (Outcome::RequestIdReused { offset: known.offset }, None),
-                    None => {
+                    Lookup::Known(known) => (Outcome::RequestIdReused { offset: known.offset }, None),
+                    unknown @ (Lookup::Unknown | Lookup::Past) => {
                         let done = self.operate(rows, moment, committed)?;
                         if is_final(&done.0) {
                             let known = Known {
@@ -162,6 +162,8 @@ impl Core {
                                 outcome: done.0.clone(),
                             };
                             self.requests.remember(&mut self.header, &mut self.changes, id, known);
+                        } else if matches!(unknown, Lookup::Past) {
+                            self.requests.forget_past(&mut self.changes, id);
                         }
                         done
                     }
@@ -228,7 +230,10 @@ impl Core {
 }
 
 /// Whether a request that was answered so gets the same answer again. Without that it may be tried another time: there may
-/// be room then, and an invocation that is known answers by itself.
+/// be room then, or other rules, and an invocation that is known answers by itself.
 fn is_final(outcome: &Outcome) -> bool {
-    !matches!(outcome, Outcome::Rejected(Rejection::OutboxFull { .. }) | Outcome::Duplicate { .. })
+    !matches!(
+        outcome,
+        Outcome::Rejected(Rejection::OutboxFull { .. }) | Outcome::Duplicate { .. } | Outcome::NotUnderstood
+    )
 }

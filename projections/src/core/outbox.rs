@@ -4,6 +4,7 @@
 //! fence is here: only what names the row's very attempt counts, so whatever is proposed twice, late, or by a leader that is
 //! none any more, takes effect once.
 
+use bytes::Bytes;
 use odgm_log::body::calls::{Attempt, Finished, Place, RowKey, Settlement, TriggerSettled, Verdict};
 use odgm_log::{NodeId, Payload, Timestamp};
 
@@ -13,7 +14,7 @@ use crate::calls::{DeliveryRow, InvocationState, Letter, OutboxRow, Queued, Subj
 use crate::error::Error;
 use crate::header::Header;
 use crate::keys::{Key, Table};
-use crate::limits::OUTBOX_KEY_BYTES;
+use crate::limits::{LETTER_PAYLOADS, OUTBOX_KEY_BYTES, PLACE_KEY_BYTES};
 use crate::object::Moment;
 use crate::outcome::{Outcome, Rejection};
 use crate::rows::calls::{decode, encode};
@@ -34,32 +35,60 @@ pub(super) struct Calling<'a> {
 impl Calling<'_> {
     /// Puts the calls that the record asks for into the outbox. Those that are too deep, or have no room, die at once.
     pub(super) fn ask(&mut self, asked: Vec<OutboxRow>) {
+        let mut in_letters = 0;
         for (index, row) in (0..).zip(asked) {
             let key = RowKey { due: self.moment.time, offset: self.moment.offset, index };
-            self.ask_one(key, row);
+            self.ask_one(key, row, &mut in_letters);
         }
     }
 
-    /// Why the call died, if it did.
-    pub(super) fn ask_one(&mut self, key: RowKey, mut row: OutboxRow) -> Option<String> {
+    /// Why the call died, if it did. `in_letters` counts the bytes of payload of those that the record has made letters.
+    pub(super) fn ask_one(&mut self, key: RowKey, row: OutboxRow, in_letters: &mut u64) -> Option<String> {
         let value = encode(&row);
         let reason = too_deep(self.header, row.depth).or_else(|| {
-            let (rows, bytes) = (self.header.calls.outbox_rows, self.header.calls.outbox_bytes);
-            let is_full = !has_room(self.header, 1, weight(&value));
-            is_full.then(|| format!("the outbox was full: it had {rows} calls of {bytes} bytes"))
+            let (rows, bytes) = waiting(self.header);
+            let is_full = !has_room(self.header, 1, weight(&value) as u64);
+            is_full.then(|| {
+                format!(
+                    "the outbox was full: it had {rows} calls and outcomes to be delivered of {bytes} bytes"
+                )
+            })
         });
         let payload = row.subject.payload_in(self.payload);
         match &reason {
-            None => {
-                self.put_row(key, value);
-                self.queued.push(Queued::Call { key, row: Box::new(row), payload });
-            }
-            Some(reason) => {
-                row.payload = Some(payload.into());
-                self.bury(place_of(key), reason.clone(), Letter::Call(Box::new(row)));
-            }
+            None => self.queue(key, row, value, Some(payload)),
+            Some(reason) => self.bury_asked(key, row, reason.clone(), payload, in_letters),
         }
         reason
+    }
+
+    /// Gives up a call that was never in the outbox, with its payload as far as the letters of one record may hold it.
+    fn bury_asked(
+        &mut self,
+        key: RowKey,
+        mut row: OutboxRow,
+        mut reason: String,
+        payload: Bytes,
+        in_letters: &mut u64,
+    ) {
+        let bytes = payload.len() as u64;
+        if *in_letters == 0 || *in_letters + bytes <= LETTER_PAYLOADS {
+            *in_letters += bytes;
+            row.payload = Some(payload.into());
+        } else {
+            let offset = key.offset;
+            reason += &format!(
+                "; its payload of {bytes} bytes is not kept here, since other letters of the same record hold \
+                 {in_letters} already: redriven, it is read from record {offset}, as long as that is kept"
+            );
+        }
+        self.bury(place_of(key), reason, Letter::Call(Box::new(row)));
+    }
+
+    /// Puts a call into the outbox and tells of it.
+    pub(super) fn queue(&mut self, key: RowKey, row: OutboxRow, value: Vec<u8>, payload: Option<Bytes>) {
+        let bytes = self.put_row(key, value);
+        self.queued.push(Queued::Call { key, row: Box::new(row), payload, bytes });
     }
 
     /// What came of attempts.
@@ -87,6 +116,7 @@ impl Calling<'_> {
                 self.end_invocation_of(&row.subject, |at| InvocationState::Dead {
                     at,
                     reason: reason.clone(),
+                    has_letter: true,
                 })?;
                 if let Some(finished) = finished {
                     self.deliver(index, key, &row, finished);
@@ -113,7 +143,7 @@ impl Calling<'_> {
             (Some(_), Some(value)) => {
                 self.overlay.delete(self.changes, key);
                 self.header.calls.outbox_rows -= 1;
-                self.header.calls.outbox_bytes -= weight(&value);
+                self.header.calls.outbox_bytes -= weight(&value) as u64;
             }
             _ => self.header.calls.stale += 1,
         }
@@ -125,13 +155,18 @@ impl Calling<'_> {
         let after = Timestamp(key.due.get().saturating_add(1));
         let due = at.max(self.moment.time).max(after);
         let row = OutboxRow { attempt: row.attempt.saturating_add(1), last_error: reason.to_owned(), ..row };
-        self.put_row(RowKey { due, ..key }, encode(&row));
+        let key = RowKey { due, ..key };
+        self.put_row(key, encode(&row));
+        self.queued.push(Queued::Later { key });
     }
 
-    pub(super) fn put_row(&mut self, key: RowKey, value: Vec<u8>) {
+    /// Its bytes, key included.
+    fn put_row(&mut self, key: RowKey, value: Vec<u8>) -> usize {
+        let bytes = weight(&value);
         self.header.calls.outbox_rows += 1;
-        self.header.calls.outbox_bytes += weight(&value);
+        self.header.calls.outbox_bytes += bytes as u64;
         self.overlay.put(self.changes, Key::Outbox(key), value);
+        bytes
     }
 
     /// Has the end of a call told to the partition of its target.
@@ -154,28 +189,39 @@ impl Calling<'_> {
     }
 
     pub(super) fn put_delivery(&mut self, place: Place, row: DeliveryRow) {
+        let value = encode(&row);
+        let bytes = PLACE_KEY_BYTES + value.len();
         self.header.calls.deliveries += 1;
-        self.overlay.put(self.changes, Key::Delivery(place), encode(&row));
-        self.queued.push(Queued::Delivery { place, row: Box::new(row) });
+        self.header.calls.delivery_bytes += bytes as u64;
+        self.overlay.put(self.changes, Key::Delivery(place), value);
+        self.queued.push(Queued::Delivery { place, row: Box::new(row), bytes });
     }
 
     /// A row about a place, if there is one.
-    pub(super) fn read<T: bincode::Decode<()>>(&self, key: Key<'_>) -> Result<Option<(T, u64)>, Error> {
+    pub(super) fn read<T: bincode::Decode<()>>(&self, key: Key<'_>) -> Result<Option<(T, usize)>, Error> {
         let Some(value) = self.overlay.get(self.rows, key)? else { return Ok(None) };
-        Ok(Some((decode(key.table(), &value)?, value.len() as u64)))
+        Ok(Some((decode(key.table(), &value)?, value.len())))
     }
+}
+
+/// The rows, and their bytes, of what waits: calls, and the outcomes of calls that their targets do not know of yet. A target
+/// that cannot be told keeps on as many as one that cannot be called.
+fn waiting(header: &Header) -> (u64, u64) {
+    let calls = &header.calls;
+    (calls.outbox_rows + calls.deliveries, calls.outbox_bytes + calls.delivery_bytes)
 }
 
 /// Whether so many calls more, of so many bytes, may wait.
 pub(super) fn has_room(header: &Header, rows: u64, bytes: u64) -> bool {
-    let (calls, config) = (&header.calls, &header.config);
-    calls.outbox_rows.saturating_add(rows) <= config.max_outbox_rows
-        && calls.outbox_bytes.saturating_add(bytes) <= config.max_outbox_bytes
+    let (there, bytes_there) = waiting(header);
+    there.saturating_add(rows) <= header.config.max_outbox_rows
+        && bytes_there.saturating_add(bytes) <= header.config.max_outbox_bytes
 }
 
 /// What is answered to whoever asks for more.
 pub(super) fn full(header: &Header) -> Rejection {
-    Rejection::OutboxFull { rows: header.calls.outbox_rows, bytes: header.calls.outbox_bytes }
+    let (rows, bytes) = waiting(header);
+    Rejection::OutboxFull { rows, bytes }
 }
 
 /// Why a call of that depth is not made, if it is not.
@@ -185,13 +231,13 @@ pub(super) fn too_deep(header: &Header, depth: u32) -> Option<String> {
 }
 
 /// What a row is counted as, given its value.
-pub(super) fn weight(value: &[u8]) -> u64 {
-    OUTBOX_KEY_BYTES + value.len() as u64
+pub(super) fn weight(value: &[u8]) -> usize {
+    OUTBOX_KEY_BYTES + value.len()
 }
 
 /// What the rows would be counted as together.
 pub(super) fn weight_of(rows: &[OutboxRow]) -> u64 {
-    rows.iter().map(|row| weight(&encode(row))).sum()
+    rows.iter().map(|row| weight(&encode(row)) as u64).sum()
 }
 
 pub(super) const fn place_of(key: RowKey) -> Place {

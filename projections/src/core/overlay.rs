@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::collections::btree_map::Range as Those;
 use std::iter::Peekable;
+use std::ops::Bound;
 
 use bytes::Bytes;
 
@@ -50,11 +51,12 @@ impl Overlay {
 
     /// The first rows of a range.
     pub(super) fn first(&self, rows: &dyn Reader, range: &Range, limit: usize) -> Result<Vec<Row>, Error> {
+        let end = range.end().map_or(Bound::Unbounded, |end| Bound::Excluded(end.max(range.start())));
+        let own = (Bound::Included(range.start()), end);
         let mut both = Both {
-            range,
             rows: &self.rows,
             stored: rows.range(range.clone(), Order::Ascending).peekable(),
-            own: self.rows.range(range.start().to_vec()..).peekable(),
+            own: self.rows.range::<[u8], _>(own).peekable(),
         };
         let mut found = Vec::new();
         while found.len() < limit
@@ -73,7 +75,6 @@ impl Overlay {
 
 /// What is stored and what the batch changed, merged in the order of keys.
 struct Both<'a> {
-    range: &'a Range,
     rows: &'a BTreeMap<Vec<u8>, Covering>,
     stored: Peekable<Rows<'a>>,
     own: Peekable<Those<'a, Vec<u8>, Covering>>,
@@ -91,7 +92,7 @@ impl Both<'_> {
         {
             self.own.next();
         }
-        let own = self.own.peek().filter(|(key, _)| self.range.contains(key));
+        let own = self.own.peek();
         let is_stored_first = match (self.stored.peek(), own) {
             (Some(Ok((stored, _))), Some((own, _))) => stored.as_ref() < own.as_slice(),
             (stored, _) => stored.is_some(),

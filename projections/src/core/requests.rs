@@ -37,6 +37,16 @@ pub(crate) struct Requests {
     started: bool,
 }
 
+/// What is known of an id.
+pub(super) enum Lookup {
+    /// Nothing.
+    Unknown,
+    /// Nothing that counts any more.
+    Past,
+    /// What became of its request.
+    Known(Known),
+}
+
 /// A row of the order in which ids are forgotten.
 struct Row {
     offset: Offset,
@@ -45,7 +55,8 @@ struct Row {
 }
 
 impl Requests {
-    /// What is known of an id at `now`.
+    /// What is known of an id at `now`. Of one that is past its time the row is left, and no place in the order: whoever asks
+    /// writes over it ([`Self::remember`]), or removes it ([`Self::forget_past`]).
     pub(super) fn look_up(
         &mut self,
         rows: &dyn Reader,
@@ -53,19 +64,25 @@ impl Requests {
         changes: &mut Changes,
         now: Timestamp,
         id: &str,
-    ) -> Result<Option<Known>, Error> {
+    ) -> Result<Lookup, Error> {
         let known = match self.batch.get(id) {
             Some(known) => known.clone(),
             None => rows.get(&Key::Request(id).to_vec())?.map(|row| Known::read(&row)).transpose()?,
         };
         match known {
             Some(known) if is_past(header, known.time, now) => {
-                // Its row is written over by whoever asks; only its place in the order goes.
                 self.remove_from_order(rows, header, changes, known.offset, id)?;
-                Ok(None)
+                Ok(Lookup::Past)
             }
-            known => Ok(known),
+            Some(known) => Ok(Lookup::Known(known)),
+            None => Ok(Lookup::Unknown),
         }
+    }
+
+    /// Removes the row of an id that was past its time when it was looked up, and is not remembered again.
+    pub(super) fn forget_past(&mut self, changes: &mut Changes, id: &str) {
+        changes.delete(Key::Request(id), &mut Written::default());
+        self.batch.insert(id.into(), None);
     }
 
     /// Remembers an id that is not known.

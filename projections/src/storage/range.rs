@@ -74,7 +74,7 @@ impl Range {
     }
 
     /// The smallest key above it; `None` if it has no upper bound.
-    pub(super) fn end(&self) -> Option<&[u8]> {
+    pub(crate) fn end(&self) -> Option<&[u8]> {
         self.end.as_deref()
     }
 

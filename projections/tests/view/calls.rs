@@ -159,10 +159,12 @@ fn an_outbox_without_room() {
         ^2 outcome row:1090/10/0 x ok
         settle 1140/4/1~1.0=ended:ok
         #r2 put a k=3 l=1
+        delivered 17/0
+        #r2 put a k=3 l=1
         #r2 put a k=3 l=1
         #r3 invoke i f
         delete a
-        ^1 outcome row:1170/18/0 f ok on=a
+        ^1 outcome row:1190/20/0 f ok on=a
         #r3 invoke i f
         ",
     );

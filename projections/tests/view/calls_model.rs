@@ -143,11 +143,16 @@ impl Calls {
     }
 
     fn is_full(&self, more: usize) -> bool {
-        (self.rows.len() + more) as u64 > self.objects.config.max_outbox_rows
+        (self.waiting() + more) as u64 > self.objects.config.max_outbox_rows
+    }
+
+    /// What has not come to its end counts, be it a call or its outcome.
+    fn waiting(&self) -> usize {
+        self.rows.len() + self.deliveries.len()
     }
 
     fn full(&self) -> Outcome {
-        Outcome::Rejected(Rejection::OutboxFull { rows: self.rows.len() as u64, bytes: 0 })
+        Outcome::Rejected(Rejection::OutboxFull { rows: self.waiting() as u64, bytes: 0 })
     }
 
     fn invoke(&mut self, now: u64, committed: &Committed, invoke: &Invoke) -> Outcome {
@@ -373,6 +378,7 @@ impl Calls {
         prop_assert_eq!(counts.stale, self.stale);
         for (is_empty, bytes) in [
             (self.rows.is_empty(), counts.outbox_bytes),
+            (self.deliveries.is_empty(), counts.delivery_bytes),
             (self.letters.is_empty(), counts.dead_letter_bytes),
             (self.results.is_empty(), counts.result_bytes),
         ] {

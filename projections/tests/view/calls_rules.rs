@@ -3,7 +3,7 @@
 use odgm_log::body::calls::{Place, RowKey};
 use odgm_log::{GroupId, Offset, Timestamp};
 use odgm_projections::storage::Engine;
-use odgm_projections::{Outcome, Queued, Rejection, View, ViewOptions, rebind};
+use odgm_projections::{DeadLetter, Letter, Outcome, Queued, Rejection, View, ViewOptions, rebind};
 
 use crate::script::Line;
 use crate::support::{Fixture, Log, Partition, Source, dump, everything};
@@ -137,8 +137,10 @@ fn what_is_queued_is_told() {
         let queued = partition.run(line).queued;
         let text = |queued| match queued {
             Queued::Call { row, payload, .. } => {
-                format!("{} {:?}", row.target.function, String::from_utf8(payload.to_vec()).unwrap())
+                let payload = payload.expect("told").to_vec();
+                format!("{} {:?}", row.target.function, String::from_utf8(payload).unwrap())
             }
+            Queued::Later { key } => format!("{} later", key.offset),
             Queued::Delivery { row, .. } => format!("{} is told", row.target.function),
         };
         queued.into_iter().map(text).collect()
@@ -149,9 +151,79 @@ fn what_is_queued_is_told() {
     assert_eq!(told("put a -k"), ["g \"\""]);
     assert_eq!(told("outcome row:1010/2/0 f ok on=a answer"), ["w \"answer\""]);
     assert_eq!(told("invoke i v asked"), ["v \"asked\""]);
-    assert_eq!(told("settle 1060/7/0=retry:2000:later"), [""; 0], "not before it is due");
+    assert_eq!(told("settle 1060/7/0=retry:2000:later"), ["7 later"], "and no more, before it is due");
     assert_eq!(told("settle 1020/3/0=ended:ok 1030/4/0=dead:enough"), ["h is told"]);
     assert_eq!(told("redrive 4/0"), ["h \"payload\""]);
+}
+
+/// However many calls a record asks for that cannot be made, its payload is not copied for each of them.
+#[test]
+fn letters_of_one_record_hold_a_bounded_number_of_bytes() {
+    let mut partition = Partition::new();
+    partition.run("semantics 2");
+    partition.run("config depth=1");
+    partition.run(&format!("set a k=0 !k={}", ["f"; 40].join(",")));
+    let value = "v".repeat(300_000);
+    partition.run(&format!("^9 put a k={value}"));
+    let letters = partition.view().dead_letters(None, 99).unwrap();
+    let payload_of = |letter: &DeadLetter| match &letter.letter {
+        Letter::Call(row) => row.payload.clone().map(|payload| payload.0.len()),
+        Letter::Delivery(_) => None,
+    };
+    let held: Vec<_> = letters.iter().map(|(_, letter)| payload_of(letter)).collect();
+    let (whole, rest) = ([Some(value.len()); 3], [None; 37]);
+    assert_eq!(held, [whole.as_slice(), rest.as_slice()].concat(), "as many as fit into 1 MiB");
+    assert!(partition.view().header().calls.dead_letter_bytes < (1 << 20) + 40 * 500);
+    insta::assert_snapshot!(letters[3].1.reason, @"depth 10 is beyond max_trigger_depth 1; its payload of 300000 bytes is not kept here, since other letters of the same record hold 900000 already: redriven, it is read from record 4, as long as that is kept");
+
+    // The record has it, as long as it is there.
+    let told = |applied: odgm_projections::Applied| match &applied.queued[..] {
+        [Queued::Call { payload, .. }] => payload.as_ref().map(bytes::Bytes::len),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(told(partition.run("redrive 4/0")), Some(value.len()));
+    assert_eq!(told(partition.run("redrive 4/3")), None);
+    assert_eq!(partition.view().first_needed().unwrap(), Some(Offset(4)));
+    partition.run("trim 5");
+    assert_eq!(
+        partition.answer("redrive 4/4"),
+        Outcome::Unchanged { version: 0 },
+        "nobody knows what it was"
+    );
+    assert_eq!(told(partition.run("redrive 4/1")), Some(value.len()));
+
+    // One alone is kept, however large it is.
+    partition.run("set b k=0 !k=f,f");
+    partition.run(&format!("^9 put b k={}", "v".repeat(2 << 20)));
+    let letters = partition.view().dead_letters(None, 99).unwrap();
+    let held: Vec<_> = letters.iter().rev().take(2).map(|(_, letter)| payload_of(letter)).collect();
+    assert_eq!(held, [None, Some(2 << 20)]);
+}
+
+/// What cannot be told to its target keeps clients from asking for more, as what cannot be called does.
+#[test]
+fn outcomes_that_wait_count_as_calls_do() {
+    let mut partition = Partition::new();
+    partition.run("semantics 2");
+    partition.run("config rows=2");
+    partition.run("set a k=0 !k=f,g");
+    partition.run("put a k=1");
+    partition.run("settle 1030/4/0=ended:ok 1030/4/1=ended:no");
+    let calls = partition.view().header().calls;
+    assert_eq!((calls.outbox_rows, calls.outbox_bytes, calls.deliveries), (0, 0, 2));
+    let full = Rejection::OutboxFull { rows: 2, bytes: calls.delivery_bytes };
+    assert_eq!(partition.answer("put a k=2"), Outcome::Rejected(full));
+    assert_eq!(partition.answer("put a l=2"), Outcome::Changed { version: 3 }, "it asks for nothing");
+    partition.run("delivered 5/0 lost=5/1:gone");
+    let calls = partition.view().header().calls;
+    assert_eq!((calls.deliveries, calls.delivery_bytes), (0, 0));
+    partition.run("config outbox=120");
+    assert_eq!(partition.answer("put a k=3"), Outcome::Changed { version: 4 });
+    partition.run("settle 1090/10/0=ended:ok 1090/10/1=ended:ok");
+    assert!(
+        matches!(partition.answer("put a k=4"), Outcome::Rejected(Rejection::OutboxFull { .. })),
+        "in bytes"
+    );
 }
 
 /// Near the limit what a write asks for is counted exactly, in rows and in bytes.

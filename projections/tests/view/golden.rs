@@ -38,11 +38,19 @@ fn calls(view: &View, applied: &Applied) -> String {
     let mut text = String::new();
     for queued in &applied.queued {
         text += &match queued {
-            Queued::Call { key, row, payload } => {
+            Queued::Call { key, row, payload, .. } => {
                 let (due, place) = (key.due.as_millis(), format!("{}/{}", key.offset, key.index));
-                format!("\n      call {due}/{place} {} with {:?}", row.target.function, payload)
+                match payload {
+                    Some(payload) => {
+                        format!("\n      call {due}/{place} {} with {payload:?}", row.target.function)
+                    }
+                    None => format!("\n      call {due}/{place} {} as its record says", row.target.function),
+                }
             }
-            Queued::Delivery { place, row } => {
+            Queued::Later { key } => {
+                format!("\n      later {}/{}/{}", key.due.as_millis(), key.offset, key.index)
+            }
+            Queued::Delivery { place, row, .. } => {
                 format!("\n      deliver {}/{} to {}", place.offset, place.index, row.target.class)
             }
         };

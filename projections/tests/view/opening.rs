@@ -81,6 +81,8 @@ fn a_view_from_before_there_were_calls_goes_on() {
     fixture.close();
 
     let storage = Engine::Memory.open(&fixture.options.dir, &fixture.options.resources).unwrap();
+    let written = storage.get(&Key::Header.to_vec()).unwrap();
+    assert_eq!(written.as_deref(), Some(&*bytes_of(HEADER_OF_FORMAT_1)), "builds of then can go on with it");
     let mut batch = Batch::new();
     batch.put(Key::Header.to_vec(), bytes_of(HEADER_OF_FORMAT_1));
     storage.write(batch).unwrap();
@@ -93,7 +95,7 @@ fn a_view_from_before_there_were_calls_goes_on() {
     fixture.lose();
     assert_eq!((fixture.reopen().header(), dump(fixture.view())), (header, text), "from the snapshot");
 
-    // What it writes is of this build, and the rules are new when a record says so.
+    // The rules are new when a record says so, and what it writes then is of this build.
     for line in ["set a k=3 !k=f", "put a k=4", "semantics 2", "put a k=5"] {
         log.push(2_000, None, Line::parse(line).body);
     }

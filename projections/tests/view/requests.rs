@@ -2,7 +2,7 @@
 
 use odgm_log::Offset;
 use odgm_projections::storage::Engine;
-use odgm_projections::{Outcome, fingerprint};
+use odgm_projections::{Outcome, Rejection, fingerprint};
 
 use crate::script::Line;
 use crate::support::{Fixture, Log, Partition, everything};
@@ -48,6 +48,35 @@ fn an_id_past_its_time_is_not_answered_from_even_before_it_is_removed() {
     }
     assert_eq!(partition.view().header().requests.count, 1, "only the newest");
     assert_eq!(partition.answer("#r39 put a k=39"), duplicate(42, 41));
+}
+
+/// What is not remembered under an id that is past its time leaves nothing of it: an id is counted out once.
+#[test]
+fn an_id_past_its_time_is_forgotten_with_a_request_that_is_not_remembered() {
+    let full = |rows| Outcome::Rejected(Rejection::OutboxFull { rows, bytes: 0 });
+    for (line, answer) in [
+        ("invoke i f", Outcome::Duplicate { offset: Offset(4), outcome: Box::new(Outcome::Noted) }),
+        ("put b k=1", full(0)),
+    ] {
+        let mut partition = Partition::new();
+        partition.run("semantics 2");
+        partition.run("config window=10");
+        partition.run("set b k=0");
+        partition.run(&format!("#r {line}"));
+        partition.run("config window=10 outbox=0");
+        partition.run("merge b !k=g");
+        for _ in 0..3 {
+            assert_eq!(partition.answer(&format!("+1000 #r {line}")), answer, "{line}");
+            let requests = partition.view().header().requests;
+            assert_eq!((requests.count, requests.bytes, requests.oldest), (0, 0, None), "{line}");
+            assert_eq!(partition.view().request("r").unwrap(), None, "{line}");
+        }
+        partition.run("config window=1000");
+        partition.run("set b k=0 !clear");
+        partition.run("#s put b k=2");
+        assert_eq!(partition.view().header().requests.count, 1);
+        assert!(matches!(partition.answer("#s put b k=2"), Outcome::Duplicate { .. }));
+    }
 }
 
 #[test]

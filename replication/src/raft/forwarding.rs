@@ -207,6 +207,7 @@ fn put_outcome(outcome: &Outcome, out: &mut BytesMut) {
             put_bytes(invocation.as_bytes(), out);
             out.put_u64(offset.get());
         }
+        Outcome::NotUnderstood => out.put_u8(11),
     }
 }
 
@@ -249,6 +250,7 @@ fn get_outcome_of(tag: u8, input: &mut Bytes) -> io::Result<Outcome> {
             invocation: get_text(input)?,
             offset: Offset(input.try_get_u64()?),
         }),
+        11 => Outcome::NotUnderstood,
         other => return Err(invalid(format!("there is no outcome of kind {other}"))),
     })
 }
@@ -284,6 +286,7 @@ mod tests {
             applied(Outcome::Duplicate { offset: Offset(4), outcome: first }),
             applied(Outcome::RequestIdReused { offset: Offset(4) }),
             applied(Outcome::Stale),
+            applied(Outcome::NotUnderstood),
             applied(Outcome::Rejected(Rejection::OutboxFull { rows: 5, bytes: 6 })),
             applied(Outcome::Rejected(Rejection::InvocationIdReused {
                 invocation: "i".into(),

@@ -181,6 +181,7 @@ pub(super) struct Deliver {
     pub(super) row: Arc<DeliveryRow>,
     /// Whether the row has the answer, which is to be read if it has not.
     pub(super) is_whole: bool,
+    /// What goes to the same partition has this offset or a higher one.
     pub(super) forgotten_below: Offset,
 }
 
@@ -282,7 +283,7 @@ impl Plan {
     /// Takes note of what has happened.
     pub(super) fn handle(&mut self, now: Now, message: Message) {
         match message {
-            Message::Fed { queued, missed } => self.fed(now, queued, missed),
+            Message::Fed { queued, missed } => self.fed(queued, missed),
             Message::Outbox(page) => {
                 let unreadable = self.calls.page(now, page);
                 self.note(unreadable);
@@ -369,7 +370,7 @@ impl Plan {
         self.calls.first_due()
     }
 
-    fn fed(&mut self, now: Now, queued: Vec<Queued>, missed: bool) {
+    fn fed(&mut self, queued: Vec<Queued>, missed: bool) {
         let (since, offset) = (self.calls.horizon(), self.deliveries.horizon());
         for queued in queued {
             match queued {
@@ -379,8 +380,9 @@ impl Plan {
                         key.offset
                     ));
                 }
-                Queued::Call { key, row, payload } => self.calls.fed(now, key, *row, payload),
-                Queued::Delivery { place, row } => self.deliveries.fed(place, *row),
+                Queued::Call { key, row, payload, .. } => self.calls.fed(key, *row, payload),
+                Queued::Later { key } => self.calls.later(key),
+                Queued::Delivery { place, row, .. } => self.deliveries.fed(place, *row),
             }
         }
         if missed {
@@ -404,9 +406,6 @@ impl Plan {
         }
         for key in came.settled {
             self.calls.settled(key);
-        }
-        for at in came.retried {
-            self.calls.missed(at);
         }
         for place in came.forgotten {
             self.deliveries.forgotten(place);

@@ -104,7 +104,7 @@ fn response(id: String, found: Invocation) -> GetResultResponse {
             ended_offset: Some(at.offset.get()),
             ..known
         },
-        InvocationState::Dead { at, reason } => {
+        InvocationState::Dead { at, reason, .. } => {
             GetResultResponse { state: "dead".into(), reason, ended_offset: Some(at.offset.get()), ..known }
         }
     }

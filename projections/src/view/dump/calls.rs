@@ -35,19 +35,27 @@ impl Dump<'_> {
             config.result_retention_ms,
             config.max_result_bytes,
         )?;
-        let Calls { outbox_rows, outbox_bytes, deliveries, dead_letters, dead_letter_bytes, .. } =
-            header.calls;
+        let Calls {
+            outbox_rows,
+            outbox_bytes,
+            deliveries,
+            delivery_bytes,
+            dead_letters,
+            dead_letter_bytes,
+            pending_invocations,
+            results,
+            result_bytes,
+            oldest_result,
+            stale,
+        } = header.calls;
         writeln!(
             self.out,
-            "  outbox {outbox_rows} ({outbox_bytes} B) deliveries {deliveries} dead letters {dead_letters} \
-             ({dead_letter_bytes} B)"
+            "  outbox {outbox_rows} ({outbox_bytes} B) deliveries {deliveries} ({delivery_bytes} B) dead letters \
+             {dead_letters} ({dead_letter_bytes} B)"
         )?;
-        let Calls { pending_invocations, results, result_bytes, oldest_result, stale, last_queued, .. } =
-            header.calls;
         write!(
             self.out,
-            "  invocations {pending_invocations} pending results {results} ({result_bytes} B) stale {stale} \
-             last queued {last_queued}"
+            "  invocations {pending_invocations} pending results {results} ({result_bytes} B) stale {stale}"
         )?;
         if let Some(oldest) = oldest_result {
             write!(self.out, " oldest result {}@{}", oldest.offset, oldest.time)?;
@@ -178,8 +186,9 @@ impl Dump<'_> {
                 write!(self.out, " ended {}@{}", at.offset, at.time)?;
                 self.finished(finished)?;
             }
-            InvocationState::Dead { at, reason } => {
-                writeln!(self.out, " dead {}@{} {reason:?}", at.offset, at.time)?;
+            InvocationState::Dead { at, reason, has_letter } => {
+                let letter = if *has_letter { "" } else { " without a letter" };
+                writeln!(self.out, " dead {}@{} {reason:?}{letter}", at.offset, at.time)?;
             }
         }
         Ok(())

@@ -421,6 +421,14 @@ impl<K: Copy + Ord + Debug, L: Clone + Ord + Debug, R> Backlog<K, L, R> {
         here.into_iter().chain(skipped).chain(self.unread).min()
     }
 
+    /// The same for the lane of a row that is here.
+    pub(in crate::processor) fn lowest_beside(&self, key: K) -> Option<K> {
+        let lane = &self.rows.get(&key)?.lane;
+        let here = self.rows.iter().find(|(_, row)| row.lane == *lane).map(|(key, _)| *key);
+        let skipped = self.lanes.get(lane).and_then(|lane| lane.mark);
+        here.into_iter().chain(skipped).chain(self.unread).min()
+    }
+
     /// How many are under way, or have ended and are in the view still.
     pub(in crate::processor) fn begun(&self) -> usize {
         self.rows.values().filter(|row| row.state != State::Waiting).count()

@@ -138,21 +138,20 @@ impl Calls {
     }
 
     /// A row that a record has put into the outbox.
-    pub(super) fn fed(&mut self, now: Now, key: RowKey, row: OutboxRow, payload: Bytes) {
+    pub(super) fn fed(&mut self, key: RowKey, row: OutboxRow, payload: Option<Bytes>) {
         // Of a row that is here for the first time this is when its record was applied, of others earlier.
         self.fed = self.fed.max(row.created);
-        if row.attempt > 0 && key.due > now.time {
-            return self.backlog.uncover(key);
-        }
-        // One that was redriven has it itself, if it was ever known.
-        let is_known = row.generation == 0 || row.payload.is_some();
-        let fits = |payload: &Bytes| self.backlog.bytes() + payload.len() <= WAITING_BYTES;
-        let payload = Some(payload).filter(|payload| is_known && fits(payload));
+        let payload = payload.filter(|payload| self.backlog.bytes() + payload.len() <= WAITING_BYTES);
         let bytes = payload.as_ref().map_or(0, Bytes::len);
         let lane = self.lane(&row);
         // What it has of its payload is not needed twice.
         let row = Arc::new(OutboxRow { payload: None, ..row });
         self.backlog.offer(key, &lane, Waiting { row, payload }, bytes);
+    }
+
+    /// A row whose last attempt has failed: it is read when it is due. Whoever had it tried, this plan or one before.
+    pub(super) fn later(&mut self, key: RowKey) {
+        self.backlog.uncover(key);
     }
 
     /// Rows that come behind all that was fed are not due before.

@@ -141,7 +141,9 @@ impl Deliveries {
                 // Not needed again: should it have to wait, it goes back to the view.
                 waiting.row = Arc::new(DeliveryRow { finished: Finished::default(), ..(*row).clone() });
             }
-            let forgotten_below = self.backlog.lowest().map_or(place.offset, |lowest| lowest.offset);
+            // Only of those to the same partition: it is not to remember names because another one cannot be reached.
+            let lowest = self.backlog.lowest_beside(place);
+            let forgotten_below = lowest.map_or(place.offset, |lowest| lowest.offset);
             effects.push(Effect::Deliver(Deliver { place, row, is_whole, forgotten_below }));
         }
         self.unreadable_until = self.unreadable_until.filter(|until| *until > now.time);

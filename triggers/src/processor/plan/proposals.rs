@@ -71,8 +71,6 @@ pub(super) struct Proposals {
 pub(super) struct Came {
     /// Rows that are settled.
     pub(super) settled: Vec<RowKey>,
-    /// From when on some are due again.
-    pub(super) retried: Vec<Timestamp>,
     /// Outcomes that need not be delivered any more.
     pub(super) forgotten: Vec<Place>,
     /// Whether dead letters were dropped.
@@ -349,9 +347,6 @@ impl Proposals {
         self.ended.1 -= ending.bytes();
         came.settled.push(ending.attempt.row);
         came.notes.push(if is_stale { Note::Stale { key: ending.attempt.row } } else { ending.note() });
-        if let Verdict::Retry { at, .. } = ending.verdict {
-            came.retried.push(at);
-        }
     }
 
     /// Puts what was not recorded back where it came from, before all that came since.

@@ -54,6 +54,8 @@ fn a_lane_with_many_rows_leaves_them_in_the_view_and_is_not_in_the_way() {
     offer(&mut backlog, &[(11, 'b')]);
     assert_eq!(all(&mut backlog), [1, 2, 3, 11]);
     assert_eq!(backlog.read(100), Some(5), "one waits, and behind it is the view");
+    assert_eq!((backlog.lowest_beside(3), backlog.lowest_beside(11)), (Some(1), Some(11)));
+    assert_eq!(backlog.lowest_beside(5), None, "it is not here");
     page(&mut backlog, &[(5, 'a'), (6, 'a'), (7, 'a')], Some(8), 11);
     // What came before it was read is at the mark still.
     offer(&mut backlog, &[(12, 'a')]);
@@ -70,7 +72,9 @@ fn a_lane_with_many_rows_leaves_them_in_the_view_and_is_not_in_the_way() {
         backlog.leave(key);
     }
     assert_eq!(all(&mut backlog), [7, 8, 9]);
-    assert_eq!(backlog.lowest(), Some(7));
+    assert_eq!((backlog.lowest(), backlog.lowest_beside(8)), (Some(7), Some(7)));
+    backlog.uncover(2);
+    assert_eq!(backlog.lowest_beside(8), Some(2), "some of it may be there");
 }
 
 #[test]

@@ -115,8 +115,8 @@ pub(super) struct World {
     ever_arrived: BTreeSet<Place>,
     /// Whether the view can be read.
     pub(super) is_readable: bool,
-    /// What the partition elsewhere knows of deliveries.
-    arrived: (BTreeSet<Place>, Offset),
+    /// What each partition elsewhere knows of deliveries, by its class and index.
+    arrived: BTreeMap<(String, u32), (BTreeSet<Place>, Offset)>,
     feed: Vec<Queued>,
     missed: bool,
     feed_room: usize,
@@ -168,7 +168,7 @@ impl World {
             outcomes: BTreeMap::new(),
             ever_arrived: BTreeSet::new(),
             is_readable: true,
-            arrived: (BTreeSet::new(), Offset(0)),
+            arrived: BTreeMap::new(),
             feed: Vec::new(),
             missed: false,
             feed_room,

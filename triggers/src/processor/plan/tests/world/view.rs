@@ -30,7 +30,7 @@ impl World {
     pub(super) fn insert(&mut self, key: RowKey, stored: Stored) {
         self.outbox.insert(key, stored);
         let row = Box::new(self.row(key, stored));
-        self.feed(Queued::Call { key, row, payload: Bytes::from_static(b"payload") });
+        self.feed(Queued::Call { key, row, payload: Some(Bytes::from_static(b"payload")), bytes: 0 });
     }
 
     pub(super) fn feed(&mut self, queued: Queued) {
@@ -116,7 +116,8 @@ impl World {
             }
             Source::Delivery { key, forgotten_below } => {
                 let place = Place { offset: key.offset, index: key.index };
-                let (seen, floor) = &mut self.arrived;
+                let DeliveryRow { target, .. } = &*deliver.row;
+                let (seen, floor) = self.arrived.entry((target.class.clone(), target.partition)).or_default();
                 if key.offset >= *floor && seen.insert(place) {
                     self.ever_arrived.insert(place);
                     *self.outcomes.entry(deliver.row.call).or_default() += 1;
@@ -192,7 +193,9 @@ impl World {
             Verdict::Retry { at, .. } => {
                 let due = (*at).max(moment.time).max(Timestamp(due.0 + 1));
                 let again = Stored { attempt: stored.attempt + 1, ..stored };
-                self.outbox.insert(RowKey { due, offset, index }, again);
+                let key = RowKey { due, offset, index };
+                self.outbox.insert(key, again);
+                self.feed(Queued::Later { key });
                 false
             }
             Verdict::Dead { finished, .. } => {
@@ -207,7 +210,7 @@ impl World {
         if is_delivered {
             self.deliveries.insert(place, (stored.function, call));
             let row = Box::new(self.delivery(stored.function, call));
-            self.feed(Queued::Delivery { place, row });
+            self.feed(Queued::Delivery { place, row, bytes: 0 });
         }
     }
 

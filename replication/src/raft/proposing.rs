@@ -210,14 +210,14 @@ impl Proposer {
     }
 
     /// Refuses writes that may not become records now, and answers the others.
-    fn take(&self, batch: impl Iterator<Item = Write>, begins: Result<(), ProposeError>) -> Vec<Write> {
+    fn take(&self, batch: impl Iterator<Item = Write>, begins: &Result<(), ProposeError>) -> Vec<Write> {
         let Fitness { clock, room, other } = self.fitness();
         let knows_calls = std::cell::OnceCell::new();
         let mut taken = Vec::new();
         for write in batch {
             let unfit = clock.as_ref().or(room.as_ref().filter(|_| write.needs_room));
             let is_about_calls = is_about_calls(write.kind.body_type);
-            match (&begins, unfit) {
+            match (begins, unfit) {
                 // The rules come first; they could not be written, so this cannot be either.
                 (Err(error), _) => self.refuse(write, error.clone()),
                 (Ok(()), Some(unfit)) => self.turn_down(write, unfit.clone(), other),

@@ -36,6 +36,8 @@ impl Dump<'_> {
             config.max_result_bytes,
         )?;
         let Calls {
+            // It says nothing that the counts and the log do not.
+            has_named: _,
             outbox_rows,
             outbox_bytes,
             deliveries,

@@ -57,7 +57,9 @@ async fn kill_at(
     point: &str,
     is_there: impl AsyncFn(&Node<'_>, &Functions) -> odgm_tests::Result<Option<()>>,
 ) -> odgm_tests::Result<(Functions, usize)> {
-    let mut home = Home::new()?.with("FAILPOINTS", &format!("{point}=1*pause"));
+    // Whoever stands still keeps a thread; the node is to answer nevertheless, on a small machine, too.
+    let home = Home::new()?.with("TOKIO_WORKER_THREADS", "4");
+    let mut home = home.with("FAILPOINTS", &format!("{point}=1*pause"));
     let functions = {
         let node = home.start().await?;
         let functions = functions(&node, 1, &["count"], &[]).await?;
@@ -71,8 +73,8 @@ async fn kill_at(
         let waiting = || format!("the node to be at {point}");
         until(waiting, async || is_there(&node, &functions).await).await?;
         node.kill()?;
-        // No call that is made from now on ends before it is known what had been recorded.
-        functions.hold("count", Gate::BeforeAnswer);
+        // Who is called from now on waits until it is known what had been recorded, and where the node is.
+        functions.hold("count", Gate::BeforeEffect);
         functions
     };
     home.set("FAILPOINTS", "");

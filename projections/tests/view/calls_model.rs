@@ -161,8 +161,10 @@ impl Calls {
             fingerprint(committed.record.kind, committed.payload.body_bytes(&committed.record.payload));
         let id = invoke.invocation.clone();
         let kept = self.objects.config.result_retention_ms;
+        // Of one whose dead letter was dropped, too.
+        let is_past = self.results.iter().any(|(then, other)| *other == id && now - then > kept);
         match self.invocations.get(&id) {
-            Some((.., Progress::Ended(then))) if now - then > kept => {}
+            Some(_) if is_past => {}
             Some((offset, known, _)) if *known == asked => {
                 return Outcome::Duplicate { offset: *offset, outcome: Box::new(Outcome::Noted) };
             }

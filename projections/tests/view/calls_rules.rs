@@ -322,6 +322,23 @@ fn a_result_past_its_time_is_as_good_as_gone() {
     assert_eq!(calls.pending_invocations, 1);
 }
 
+/// One that was given up for good is forgotten as a result is, and its id is free then.
+#[test]
+fn an_invocation_whose_dead_letter_was_dropped_is_past_in_time() {
+    let mut partition = Partition::new();
+    partition.run("semantics 2");
+    partition.run("config kept=1000");
+    partition.run("invoke i f asked");
+    partition.run("settle 1020/3/0=dead:enough");
+    let reused = |answer| matches!(answer, Outcome::Rejected(Rejection::InvocationIdReused { .. }));
+    assert!(reused(partition.answer("+5000 invoke i f other")), "its letter may bring it back");
+    partition.run("discard 3/0 because=enough");
+    assert!(reused(partition.answer("invoke i f other")));
+    assert_eq!(partition.answer("+5000 invoke i f other"), Outcome::Noted);
+    let calls = partition.view().header().calls;
+    assert_eq!((calls.results, calls.result_bytes, calls.pending_invocations), (0, 0, 1));
+}
+
 #[test]
 fn results_are_forgotten_when_they_take_too_many_bytes() {
     let mut partition = Partition::new();

@@ -72,7 +72,7 @@ impl std::fmt::Display for Work {
             Self::Proxy => "proxy",
             Self::Restate => "restate",
             Self::Sync => "append and sync",
-            Self::RestedSync => "same, rested",
+            Self::RestedSync => "append and sync, rested",
         })
     }
 }

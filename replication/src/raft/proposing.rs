@@ -172,7 +172,7 @@ impl Proposer {
                 Some(leader) if leader == self.node => {
                     let begins = if begun { Ok(()) } else { self.begin().await };
                     begun = begins.is_ok();
-                    let taken = self.take(batch.drain(..), begins);
+                    let taken = self.take(batch.drain(..), &begins);
                     self.lead(taken, round).await;
                 }
                 Some(leader) if self.forward => self.pass_on(leader, &mut batch, round),

@@ -61,12 +61,12 @@ async fn a_call_whose_partition_is_led_by_another_node_in_the_end_is_recorded_th
     functions.release("echo");
     let answer = call.await??;
     assert_eq!(answer.payload.as_deref(), Some(b"hi".as_slice()));
-    for node in cluster.nodes() {
-        let found = outcomes(&cluster.objects(node, CLASS, 0)?).await?;
-        let ids: Vec<_> = found.iter().filter_map(|event| event.outcome.as_ref()).collect();
-        assert_eq!(ids.len(), 1);
-        assert_eq!(ids[0].invocation_id, answer.invocation_id);
-    }
+    // Followers refuse to be asked for what is newest, too.
+    let leader = cluster.leader(CLASS, 0).await?;
+    let found = outcomes(&cluster.objects(leader, CLASS, 0)?).await?;
+    let ids: Vec<_> = found.iter().filter_map(|event| event.outcome.as_ref()).collect();
+    assert_eq!(ids.len(), 1);
+    assert_eq!(ids[0].invocation_id, answer.invocation_id);
     Ok(())
 }
 

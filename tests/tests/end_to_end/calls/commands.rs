@@ -68,7 +68,7 @@ async fn triggers_are_set_added_listed_and_cleared() -> Story {
 
     // What is set is in the place of all others, and nobody is asked where there is no terminal.
     let other = ["delete k -> - echo"];
-    let said = document(&node, "trigger set things/0/a --on-delete k=things/0/echo --json")?;
+    let said = document(&node, "trigger set things/0/a --on-delete k=things/0/echo --yes --json")?;
     assert_eq!(triggers(&said), other);
     let (code, said) = failure(&node, "trigger clear things/0/a")?;
     assert_eq!(code, 2, "{said}");

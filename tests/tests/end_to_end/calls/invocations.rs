@@ -157,10 +157,10 @@ async fn routes_change_and_go_while_a_collection_is_in_use() -> Story {
     assert_eq!(made(), (2, 2));
 
     // Not called for a while, and then again; and one of them is gone.
-    route(&["--disable", "echo"])?.success()?;
+    route(&["--disable", "echo", "--yes"])?.success()?;
     let off = things.invoke(None, "echo", "").await.expect_err("it is disabled");
     assert_eq!(off.code(), Code::NotFound, "{off}");
-    route(&["--enable", "echo", "--remove", "fail"])?.success()?;
+    route(&["--enable", "echo", "--remove", "fail", "--yes"])?.success()?;
     things.invoke(None, "echo", "").await?;
     let gone = things.invoke(None, "fail", "").await.expect_err("it is gone");
     assert_eq!(gone.code(), Code::NotFound, "{gone}");

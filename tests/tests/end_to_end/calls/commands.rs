@@ -66,7 +66,7 @@ async fn triggers_are_set_added_listed_and_cleared() -> Story {
     node.connection().settled(&[CLASS]).await?;
     assert_eq!((functions.calls_of("echo").len(), functions.calls_of("count").len()), (2, 1));
 
-    // What is set is in the place of all others, and nobody is asked where there is no terminal.
+    // What is set is in the place of all others.
     let other = ["delete k -> - echo"];
     let said = document(&node, "trigger set things/0/a --on-delete k=things/0/echo --yes --json")?;
     assert_eq!(triggers(&said), other);

@@ -381,11 +381,11 @@ async fn what_is_done_to_many_dead_letters_is_told_though_a_part_is_refused() {
     let written = node.data().set(with_targets(NARROW, "n1", "slow", LETTERS)).await.expect("written");
     let offset = crate::node::number(written.metadata(), "odgm-offset");
     let id = |index| odgm_proto::odgm::v1::LetterId { offset, index };
-    // One record of dead letters has room, and the next one has none.
+    // Eight records of dead letters have room, and the next one has none.
     let all = RedriveRequest { cls_id: NARROW.into(), all: true, ..Default::default() };
     let redriven = node.calls().redrive(all.clone()).await.expect("a part").into_inner();
     assert_eq!(redriven.redriven, 256);
-    assert!(redriven.refused.contains("has 256 calls of"), "{}", redriven.refused);
+    assert!(redriven.refused.contains("has 256 calls and"), "{}", redriven.refused);
     let full = node.calls().redrive(all).await.expect_err("no room at all");
     assert_eq!((full.code(), outcome_of(&full)), (Code::ResourceExhausted, "not-applied"), "{full}");
 

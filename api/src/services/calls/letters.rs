@@ -24,8 +24,9 @@ use crate::services::relay::onward;
 use crate::services::{PATIENCE, Shared, blocking, list};
 use crate::status;
 
-/// Dead letters that one record tries again or drops; more take several records.
-const LETTERS_PER_RECORD: usize = 256;
+/// Dead letters that one record tries again or drops; more take several records. Applying it writes what they hold once more, up
+/// to the largest payload of a record each.
+const LETTERS_PER_RECORD: usize = 32;
 
 /// Why a record leaves some of its dead letters what they are.
 const NO_ROOM: &str = "the partition's outbox has no room for the others: wait until calls are settled, or see why they are not \

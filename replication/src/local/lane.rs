@@ -21,9 +21,9 @@ use crate::replica::Replica;
 /// second append in flight would only make batches smaller.
 const APPENDS_IN_FLIGHT: usize = 1;
 
-/// As many records are applied by the worker itself, and as many answers given: a switch of threads costs more. One who
+/// So many records are applied by the worker itself, and so many answers given: a switch of threads costs more. One who
 /// writes alone has beside each write what became of the call that the one before asked for.
-pub(super) const FEW: usize = 4;
+pub(super) const FEW: usize = 2;
 
 /// One partition as proposers see it.
 pub(super) struct Lane {

@@ -284,7 +284,6 @@ impl Functions {
         cause.depth = cause.depth_of_call();
         let key = request::idempotency_key(&metadata)?;
         let partition = shared.partition(&asked.class, asked.partition)?;
-        check_rules(&partition, cause.depth)?;
         let place = shared.calling.enter(asked.payload.len())?;
         let given = request::timeout(metadata.as_ref());
         let within = given.unwrap_or_else(|| shared.calling.timeout(shared, &asked.class));
@@ -297,7 +296,8 @@ impl Functions {
             }
         }
         shared.can_record(&partition, within.min(PATIENCE)).await?;
-        // Only now: what has been recorded by then, here or by another node, is seen.
+        // Only now: the rules by which the log goes on, and what has been recorded by then, here or by another node, are seen.
+        check_rules(&partition, cause.depth)?;
         if let Some((id, fingerprint)) = cause.request_id.as_ref().zip(fingerprint.as_ref())
             && let Some(offset) = known(&partition, id)?
         {

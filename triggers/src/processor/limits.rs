@@ -24,6 +24,9 @@ pub(super) const WAITING_BYTES: usize = 1 << 20;
 /// How often a payload that is under way is in memory: as its record has it, and as it is sent.
 pub(super) const PAYLOAD_COPIES: usize = 2;
 
+/// Reads of payloads at once; what is to be read meanwhile is read together. Each has a thread, which keeps some MiB of memory.
+pub(super) const LOADS_AT_ONCE: usize = 2;
+
 /// Rows that are read at once.
 pub(super) const PAGE: usize = 256;
 

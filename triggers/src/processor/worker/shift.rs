@@ -19,7 +19,7 @@ use crate::invoker::{Failure, Invoker};
 use crate::metrics::{Backlog, InFlight, Meters};
 use crate::post::PostError;
 use crate::processor::clock::Clock;
-use crate::processor::limits::{ANNOUNCED, DELIVER_WITHIN, FEED, GAUGES};
+use crate::processor::limits::{ANNOUNCED, DELIVER_WITHIN, FEED, GAUGES, LOADS_AT_ONCE};
 use crate::processor::payload::{self, Manner};
 use crate::processor::plan::{
     Attempted, Deliver, Dispatch, Effect, Home, LetterPage, Message, Now, Page, Plan, Room, Unread,
@@ -59,6 +59,8 @@ pub(super) struct Shift<I> {
     answers: mpsc::UnboundedReceiver<(u64, Proposed)>,
     /// Calls whose payload is to be read.
     unloaded: Vec<Dispatch>,
+    /// How many tasks read payloads.
+    loads: usize,
     /// Calls that were announced and then held back.
     announced: BTreeSet<RowKey>,
     meters: Meters,
@@ -96,6 +98,7 @@ impl<I: Invoker> Shift<I> {
             answering,
             answers,
             unloaded: Vec::new(),
+            loads: 0,
             announced: BTreeSet::new(),
             meters: Meters::of(&home.class, home.index),
             chance: RandomState::new(),
@@ -138,8 +141,8 @@ impl<I: Invoker> Shift<I> {
                 }
                 self.perform(effect);
             }
-            let unloaded = std::mem::take(&mut self.unloaded);
-            if !unloaded.is_empty() {
+            if !self.unloaded.is_empty() && self.loads < LOADS_AT_ONCE {
+                let unloaded = std::mem::take(&mut self.unloaded);
                 self.load(unloaded, None);
             }
             // Without one it waits for what happens.
@@ -202,6 +205,7 @@ impl<I: Invoker> Shift<I> {
                     Message::Attempted(attempted)
                 }
                 Done::Loaded(loaded) => {
+                    self.loads -= 1;
                     self.loaded(loaded, messages);
                     next = self.tasks.try_join_next();
                     continue;
@@ -289,6 +293,7 @@ impl<I: Invoker> Shift<I> {
 
     /// Reads what calls are called with, as many of them at once as there is room for.
     fn load(&mut self, dispatches: Vec<Dispatch>, first: Option<Place>) {
+        self.loads += 1;
         let (partition, means) = (Arc::clone(&self.partition), Arc::clone(&self.means));
         self.tasks
             .spawn_blocking(move || Done::Loaded(loading::read(&partition, &means.room, dispatches, first)));

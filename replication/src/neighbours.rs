@@ -198,8 +198,9 @@ impl Neighbours {
     }
 
     /// Whether a log that has nothing yet may begin with rules of that version: not where one of these members has said
-    /// that it does not know them; and not yet where one that may be there has not said so. One that is silent does not
-    /// keep the others from beginning, as it keeps them from nothing else.
+    /// that it does not know them, be it there or not, since it could not go on with the others when it is back; and not yet
+    /// where one that may be there has not said so. One that is silent, and of which nothing is known, does not keep the others
+    /// from beginning.
     pub(crate) fn may_begin(&self, semantics: u32, members: &[NodeId]) -> Result<bool, Trouble> {
         let silent = self.silent(members);
         let heard = self.heard.read();

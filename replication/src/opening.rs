@@ -284,7 +284,9 @@ fn begin(partition: &Partition, applied: Offset, rules: Config) {
     let missing = match applied {
         Offset::ZERO => vec![newest, Body::Config(rules)],
         Offset(1) => vec![Body::Config(rules)],
-        _ if partition.view().header().semantics < SEMANTICS => vec![Body::Config(rules), newest],
+        _ if partition.view().header().semantics < SEMANTICS => {
+            vec![Body::Config(partition.view().header().config.with_calls_of(&rules)), newest]
+        }
         _ => Vec::new(),
     };
     let (sender, receiver) = crossbeam_channel::bounded(missing.len());

@@ -201,6 +201,14 @@ impl Asked {
     }
 }
 
+/// What a client hears whose time was over before its call could begin.
+fn too_late(within: Duration) -> Status {
+    Status::deadline_exceeded(format!(
+        "the {} ms that there were had passed before the function could be called: ask again, with a later deadline",
+        within.as_millis()
+    ))
+}
+
 /// Checks the name of a function.
 pub(super) fn function(name: String) -> Result<String, Status> {
     if (1..=FUNCTION_BYTES).contains(&name.len()) {
@@ -290,12 +298,14 @@ impl Functions {
         let fingerprint = cause.request_id.as_ref().map(|_| asked.fingerprint());
         let mut turn = None;
         if let Some((id, fingerprint)) = cause.request_id.as_ref().zip(fingerprint.as_ref()) {
-            match shared.calling.requests.join(partition.group(), id, fingerprint).await? {
+            let joined = shared.calling.requests.join(partition.group(), id, fingerprint);
+            match tokio::time::timeout(within, joined).await.map_err(|_| too_late(within))?? {
                 Ok(ended) => return Ok(Prepared::Known(ended)),
                 Err(mine) => turn = Some(mine),
             }
         }
-        shared.can_record(&partition, within.min(PATIENCE)).await?;
+        let left = within.saturating_sub(since.elapsed());
+        shared.can_record(&partition, left.min(PATIENCE)).await?;
         // Only now: the rules by which the log goes on, and what has been recorded by then, here or by another node, are seen.
         check_rules(&partition, cause.depth)?;
         if let Some((id, fingerprint)) = cause.request_id.as_ref().zip(fingerprint.as_ref())
@@ -305,6 +315,10 @@ impl Functions {
         }
         let kept = |given: Duration| (given / FOR_THE_RECORD.0).min(FOR_THE_RECORD.1) + since.elapsed();
         let timeout = given.map_or(within, |given| given.saturating_sub(kept(given)));
+        if timeout.is_zero() {
+            // Its end would be recorded under the request id, and would be that of a call that was never made.
+            return Err(too_late(within));
+        }
         let invocation = cause.request_id.clone().map_or_else(new_id, Ok)?;
         let call = Call {
             // A function that is called again for the same request can know it by its id.

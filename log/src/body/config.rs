@@ -75,6 +75,20 @@ impl From<ConfigV1> for Config {
 }
 
 impl Config {
+    /// These rules, and what they say of calls as `rules` have it: of a log that was begun before there were calls.
+    #[must_use]
+    pub fn with_calls_of(self, rules: &Self) -> Self {
+        Self {
+            events_enabled: rules.events_enabled,
+            max_trigger_depth: rules.max_trigger_depth,
+            max_outbox_rows: rules.max_outbox_rows,
+            max_outbox_bytes: rules.max_outbox_bytes,
+            result_retention_ms: rules.result_retention_ms,
+            max_result_bytes: rules.max_result_bytes,
+            ..self
+        }
+    }
+
     /// The same rules as the first version has them; none if it cannot say them.
     pub fn in_version_1(&self) -> Option<ConfigV1> {
         let first = ConfigV1 {

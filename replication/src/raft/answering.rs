@@ -83,7 +83,8 @@ impl Group {
     /// A member that holds nothing of a log that there is may have lost its disk, and would make a quorum with members that
     /// miss what it had. So it votes only where the log begins; or where it did so then and still knows it, since it has
     /// lost nothing if it has not lost that. A restored log begins with a backup that only one of them has; there, that a node
-    /// with a new disk is not admitted has to do.
+    /// with a new disk is not admitted has to do. So it has to where there are five founders or more: one that lost its
+    /// log could vote for another that holds nothing, and take that for the beginning.
     fn require_memory(&self, vote: &VoteRequest<Types>) -> io::Result<()> {
         let holds_something = self.log.store().bounds(self.id).last > Offset::ZERO;
         if begins(vote) || self.restored || holds_something || self.log.has_voted_first() {

@@ -29,7 +29,8 @@ impl Group {
         }
         let Ok(term) = self.leading_term().await else { return };
         // Where only the first is written, both are again: the second one is what ends it.
-        let bodies = [Body::Config(self.rules.clone()), Body::Semantics(Semantics { version: SEMANTICS })];
+        let rules = self.machine.view().header().config.with_calls_of(&self.rules);
+        let bodies = [Body::Config(rules), Body::Semantics(Semantics { version: SEMANTICS })];
         for body in bodies {
             if let Err(error) = self.write_as_leader(Term(term), body).await {
                 return tracing::debug!(group = %self.id, %error, "newer rules are tried again later");

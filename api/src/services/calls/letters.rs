@@ -32,6 +32,13 @@ const LETTERS_PER_RECORD: usize = 32;
 const NO_ROOM: &str = "the partition's outbox has no room for the others: wait until calls are settled, or see why they are not \
      (odgm calls)";
 
+/// Why the others are not tried again though there is room.
+fn unknown_payloads(letters: u64) -> String {
+    format!(
+        "{letters} cannot be tried again, as nobody knows any more what they are called with: discard them"
+    )
+}
+
 /// The longest reason for dropping dead letters, in bytes.
 const REASON_BYTES: usize = 1_024;
 
@@ -134,7 +141,7 @@ pub(super) async fn redrive(
 ) -> Result<RedriveResponse, Status> {
     let RedriveRequest { cls_id, partition_id, letters, all } = request;
     let change = Change { shared, metadata, body: &|letters| Body::Redrive(Redrive { letters }) };
-    let Changed { count, refused } = change.make(&cls_id, partition_id, letters, all).await?;
+    let Changed { count, refused, .. } = change.make(&cls_id, partition_id, letters, all).await?;
     Ok(RedriveResponse { redriven: count, refused })
 }
 
@@ -154,7 +161,7 @@ pub(super) async fn discard(
     let reason = if reason.is_empty() { "discarded by request".to_owned() } else { reason };
     let body = |letters| Body::Discard(Discard { letters, reason: reason.clone() });
     let change = Change { shared, metadata, body: &body };
-    let Changed { count, refused } = change.make(&cls_id, partition_id, letters, all).await?;
+    let Changed { count, refused, .. } = change.make(&cls_id, partition_id, letters, all).await?;
     Ok(DiscardResponse { discarded: count, refused })
 }
 
@@ -182,18 +189,29 @@ struct Change<'a> {
 #[derive(Default)]
 struct Changed {
     count: u64,
+    /// Those of them that stay what they are, whatever is done.
+    hopeless: u64,
     /// Why it was not done to the others; empty: there are no others.
     refused: String,
+}
+
+/// What one record has done.
+struct Done {
+    /// To so many.
+    count: u64,
+    /// To so many others nothing can be done.
+    hopeless: u64,
 }
 
 impl Changed {
     /// Adds what came of one more record, of so many letters; whether there may be more records. A refusal is the answer only
     /// where nothing was done before it: it says that nothing was applied.
-    fn add(&mut self, done: Result<u64, Status>, letters: usize) -> Result<ControlFlow<()>, Status> {
+    fn add(&mut self, done: Result<Done, Status>, letters: usize) -> Result<ControlFlow<()>, Status> {
         match done {
-            Ok(count) => {
+            Ok(Done { count, hopeless }) => {
                 self.count += count;
-                if count == letters as u64 {
+                self.hopeless += hopeless;
+                if count + hopeless == letters as u64 {
                     return Ok(ControlFlow::Continue(()));
                 }
                 NO_ROOM.clone_into(&mut self.refused);
@@ -202,6 +220,15 @@ impl Changed {
             Err(status) => status.message().clone_into(&mut self.refused),
         }
         Ok(ControlFlow::Break(()))
+    }
+
+    /// With all that is to be said.
+    fn told(mut self) -> Self {
+        if self.hopeless > 0 {
+            let said = unknown_payloads(self.hopeless);
+            self.refused = if self.refused.is_empty() { said } else { format!("{said}; {}", self.refused) };
+        }
+        self
     }
 }
 
@@ -224,12 +251,12 @@ impl Change<'_> {
         // Those that were told of are seen here, too.
         self.shared.confirm(&partition, Consistency::Linearizable, PATIENCE).await?;
         if all {
-            return self.make_of_all(&partition, cause).await;
+            return self.make_of_all(&partition, cause).await.map(Changed::told);
         }
         let mut named: Vec<Place> = letters.into_iter().map(place).collect();
         named.sort_unstable();
         named.dedup();
-        self.make_of_named(&partition, &cause, named).await
+        self.make_of_named(&partition, &cause, named).await.map(Changed::told)
     }
 
     async fn make_of_named(
@@ -285,13 +312,13 @@ impl Change<'_> {
         }
     }
 
-    /// Makes it a record; how many there are no more because of that.
+    /// Makes it a record; what that has done.
     async fn propose(
         &self,
         partition: &Arc<Partition>,
         cause: &Cause,
         letters: Vec<Place>,
-    ) -> Result<u64, Status> {
+    ) -> Result<Done, Status> {
         let payload = Payload { cause: cause.clone(), body: (self.body)(letters.clone()) };
         let within = request::timeout(self.metadata.as_ref()).unwrap_or(PATIENCE);
         let written = self.shared.answer(partition.propose_within(payload, within).await, false)?;
@@ -300,14 +327,21 @@ impl Change<'_> {
         partition.applied(offset).await.map_err(|error| status::applied(offset, &error))?;
         let partition = Arc::clone(partition);
         blocking(move || {
-            let mut gone = 0;
+            let (mut done, floor) = (Done { count: 0, hopeless: 0 }, partition.view().header().floor);
             for at in letters {
                 let found =
                     partition.view().dead_letter(at).map_err(|error| status::applied(offset, &error))?;
-                // One that was tried again may be back already.
-                gone += u64::from(found.is_none_or(|letter| letter.died.offset > offset));
+                match found.map(|letter| (letter.died.offset > offset, letter.letter)) {
+                    // Its payload is neither here nor in a record.
+                    Some((false, Letter::Call(row))) if row.payload.is_none() && at.offset < floor => {
+                        done.hopeless += 1;
+                    }
+                    Some((false, _)) => {}
+                    // One that was tried again may be back already.
+                    Some((true, _)) | None => done.count += 1,
+                }
             }
-            Ok(gone)
+            Ok(done)
         })
         .await
     }
@@ -321,4 +355,21 @@ fn id_of_part(id: &str, number: usize) -> String {
     let mut hasher = blake3::Hasher::new_derive_key("odgm 2025 part of a request for dead letters");
     hasher.update(&(number as u64).to_be_bytes()).update(id.as_bytes());
     hasher.finalize().to_hex()[..32].to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn letters_that_cannot_be_tried_again_are_told_of_and_are_not_in_the_way_of_others() {
+        let mut changed = Changed::default();
+        let done = |count, hopeless| Ok(Done { count, hopeless });
+        let goes_on = ControlFlow::Continue(());
+        assert_eq!(changed.add(done(0, 32), 32).expect("applied"), goes_on);
+        assert_eq!(changed.add(done(31, 1), 32).expect("applied"), goes_on);
+        assert_eq!(changed.add(done(3, 0), 4).expect("applied"), ControlFlow::Break(()), "there was no room");
+        let Changed { count, refused, .. } = changed.told();
+        assert_eq!((count, refused), (34, format!("{}; {NO_ROOM}", unknown_payloads(33))));
+    }
 }

@@ -227,6 +227,8 @@ impl<K: Copy + Ord + Debug, L: Clone + Ord + Debug, R> Backlog<K, L, R> {
                 if self.unread.is_some_and(|unread| unread < reading.from) {
                     continue;
                 }
+                // Or becomes so: a lane that it was aside in cannot take it, and would have it read again at once.
+                self.uncover(key);
                 end = Some(key);
                 break;
             }

@@ -123,6 +123,31 @@ fn a_lane_that_is_held_has_no_rows_here_and_one_goes_to_see() {
     assert_eq!(all(&mut backlog), [2, 5]);
 }
 
+/// A lane must be free before one can be read whose lane is not known; that it was put aside does not help it.
+#[test]
+fn one_that_was_put_aside_waits_for_a_lane_like_all_others() {
+    let mut backlog = backlog();
+    offer(&mut backlog, &[(1, 'a'), (2, 'b')]);
+    assert_eq!(all(&mut backlog), [1, 2]);
+    assert!(backlog.park(1, &'!', Timestamp(50)), "its lane has no other row and is forgotten");
+    backlog.bounds.lanes = 2;
+    backlog.expire(Timestamp(50));
+    assert_eq!(backlog.read(100), Some(1));
+    page(&mut backlog, &[(1, 'a'), (2, 'b')], None, 3);
+    assert_eq!(backlog.lanes(), 1, "nothing is aside any more");
+    offer(&mut backlog, &[(3, 'c')]);
+    backlog.bounds.lanes = 1;
+    assert_eq!(backlog.read(100), None, "and no page is read in vain");
+    backlog.ended(2, true);
+    backlog.leave(2);
+    assert_eq!(backlog.read(100), Some(1));
+    page(&mut backlog, &[(1, 'a'), (3, 'c')], None, 4);
+    assert_eq!(all(&mut backlog), [1]);
+    backlog.ended(1, true);
+    backlog.leave(1);
+    assert_eq!(backlog.read(100), Some(3));
+}
+
 #[test]
 fn what_has_no_room_is_read_when_there_is_some() {
     let mut backlog = backlog();

@@ -19,6 +19,7 @@ mod sync;
 mod tables;
 mod verify;
 mod watermarks;
+mod write_ahead;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -92,10 +93,10 @@ impl LogStore {
     }
 
     fn assemble(opened: recovery::Opened, options: &Options) -> Self {
-        let recovery::Opened { tables, watermarks, groups, space } = opened;
+        let recovery::Opened { tables, watermarks, groups, space, write_ahead } = opened;
         let groups = groups.into_iter().map(|group| (group.id, Arc::new(group))).collect();
         let store = Store {
-            syncer: Arc::new(Syncer::new(tables, watermarks, space, options.sync_thread)),
+            syncer: Arc::new(Syncer::new(tables, watermarks, space, write_ahead, options.sync_thread)),
             groups: RwLock::new(groups),
             cache: TailCache::new(options.tail_cache_bytes),
             thread: Mutex::new(None),

@@ -14,6 +14,7 @@ use super::options::Options;
 use super::space::SpaceWatch;
 use super::tables::{Scan, Tables};
 use super::watermarks::Watermarks;
+use super::write_ahead::WriteAhead;
 use crate::ids::{GroupId, Offset};
 
 /// What makes up a store.
@@ -22,6 +23,7 @@ pub(super) struct Opened {
     pub watermarks: Watermarks,
     pub groups: Vec<Group>,
     pub space: SpaceWatch,
+    pub write_ahead: WriteAhead,
 }
 
 /// The ends of one group's log as they are on disk.
@@ -86,7 +88,8 @@ pub(super) fn open_read_only(dir: &Path, options: &Options) -> Result<Opened, Op
 
 fn assemble(dir: &Path, tables: Tables, watermarks: Watermarks, ends: &[Ends], options: &Options) -> Opened {
     let groups = ends.iter().map(|end| Group::new(end.group, end.floor, end.head)).collect();
-    Opened { tables, watermarks, groups, space: SpaceWatch::new(dir, options.free_space_reserve) }
+    let (space, write_ahead) = (SpaceWatch::new(dir, options.free_space_reserve), WriteAhead::new(dir));
+    Opened { tables, watermarks, groups, space, write_ahead }
 }
 
 /// The ends of all logs.

@@ -17,6 +17,7 @@ use super::space::{self, SpaceWatch};
 use super::stats::Counters;
 use super::tables::Tables;
 use super::watermarks::Watermarks;
+use super::write_ahead::WriteAhead;
 use crate::ids::Offset;
 
 /// Called once from the thread that syncs, when what was written before is durable or can no longer become so. It holds up
@@ -42,6 +43,7 @@ pub(super) struct Syncer {
     pub tables: Tables,
     pub watermarks: Mutex<Watermarks>,
     pub space: SpaceWatch,
+    write_ahead: WriteAhead,
     pub counters: Counters,
     queue: Mutex<Queue>,
     /// Held over a round by whoever runs it.
@@ -61,11 +63,18 @@ struct Queue {
 }
 
 impl Syncer {
-    pub(super) fn new(tables: Tables, watermarks: Watermarks, space: SpaceWatch, has_thread: bool) -> Self {
+    pub(super) fn new(
+        tables: Tables,
+        watermarks: Watermarks,
+        space: SpaceWatch,
+        write_ahead: WriteAhead,
+        has_thread: bool,
+    ) -> Self {
         Self {
             tables,
             watermarks: Mutex::new(watermarks),
             space,
+            write_ahead,
             counters: Counters::default(),
             queue: Mutex::default(),
             round: Mutex::default(),
@@ -180,6 +189,7 @@ impl Syncer {
             }
         }
         self.space.refresh();
+        self.write_ahead.refresh();
     }
 
     /// Waits for somebody to arrive. `false` at the end.

@@ -7,7 +7,7 @@ use odgm_log::store::{LogStore, OpenError};
 use odgm_log::{GroupId, Offset};
 
 use crate::support::{
-    GROUP, OTHER, append, crash_image, cut, files, flip, largest, open, read_all, records, small,
+    GROUP, OTHER, append, crash_image, cut, files, flip, largest, open, read_all, records, small, written,
 };
 
 /// Opening is refused, for a reason without the directory's name, and every file stays as it was.
@@ -62,9 +62,8 @@ fn a_torn_tail_above_the_watermark_is_dropped() {
 fn garbage_above_the_watermark_is_dropped() {
     let image = image_ahead_of_its_watermark();
     let wal = largest(image.path(), "log");
-    let length = fs::metadata(&wal).unwrap().len();
     // Pages reach the disk in any order: damage behind the last sync need not be at the very end.
-    flip(&wal, usize::try_from(length).unwrap() - 400);
+    flip(&wal, written(&wal) - 400);
     let store = open(image.path());
     let last = store.bounds(GROUP).last;
     assert!(last >= Offset(100) && last < Offset(110), "{last}");
@@ -92,9 +91,59 @@ fn a_flipped_byte_in_the_write_ahead_log_is_refused() {
     }
     let image = crash_image(dir.path());
     let wal = largest(image.path(), "log");
-    let middle = fs::metadata(&wal).unwrap().len() / 2;
-    flip(&wal, usize::try_from(middle).unwrap());
+    flip(&wal, written(&wal) / 2);
     insta::assert_snapshot!(refused(image.path()), @"LOG: group 7: the log ends at offset 10 but records up to 20 were synced: acknowledged records are lost; restore the directory from a backup or another replica");
+}
+
+/// A store whose write-ahead file has been given the length of what is reserved for it, and how many records are in it.
+fn with_a_long_file() -> (tempfile::TempDir, LogStore, u64) {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let mut last = 0;
+    while last < 100 || fs::metadata(largest(dir.path(), "log")).unwrap().len() < 1 << 20 {
+        last += 1;
+        append(&store, GROUP, &records(last..=last));
+    }
+    (dir, store, last)
+}
+
+#[test]
+fn zeros_behind_the_last_record_are_the_end_of_the_log() {
+    let (dir, store, last) = with_a_long_file();
+    // What was written after the file became long is in it as well.
+    append(&store, GROUP, &records(last + 1..=last + 10));
+    let last = last + 10;
+    let image = crash_image(dir.path());
+    let recovered = open(image.path());
+    assert_eq!(read_all(&recovered, GROUP), records(1..=last));
+    append(&recovered, GROUP, &records(last + 1..=last + 1));
+    drop(recovered);
+    assert_eq!(read_all(&open(image.path()), GROUP), records(1..=last + 1));
+
+    drop(store);
+    let wal = largest(dir.path(), "log");
+    assert!(fs::metadata(&wal).unwrap().len() < 1 << 20, "an orderly end leaves nothing but what was written");
+    assert_eq!(read_all(&open(dir.path()), GROUP), records(1..=last));
+}
+
+#[test]
+fn a_long_file_that_lost_what_was_synced_is_refused() {
+    let (dir, store, last) = with_a_long_file();
+    let watermarks = fs::read(dir.path().join("watermarks")).unwrap();
+    append(&store, GROUP, &records(last + 1..=last + 1));
+    for (kept, is_refused) in [(watermarks, false), (fs::read(dir.path().join("watermarks")).unwrap(), true)] {
+        let image = crash_image(dir.path());
+        fs::write(image.path().join("watermarks"), kept).unwrap();
+        let wal = largest(image.path(), "log");
+        let length = fs::metadata(&wal).unwrap().len();
+        // The last record is torn, and behind it are zeros instead of the file's end.
+        cut(&wal, 3);
+        fs::OpenOptions::new().write(true).open(&wal).unwrap().set_len(length).unwrap();
+        match is_refused {
+            true => assert!(refused(image.path()).contains("acknowledged records are lost")),
+            false => assert_eq!(read_all(&open(image.path()), GROUP), records(1..=last)),
+        }
+    }
 }
 
 #[test]

@@ -103,8 +103,23 @@ pub(crate) fn flip(path: &Path, at: usize) {
     fs::write(path, bytes).unwrap();
 }
 
-/// Takes bytes off the end of a file.
-pub(crate) fn cut(path: &Path, bytes: u64) {
+/// Where the records of a write-ahead file end; behind that there may be zeros that are only reserved. A record is a checksum of
+/// four bytes, its length in two, its type in one, and then itself; none crosses the end of a block of 32 KiB.
+pub(crate) fn written(path: &Path) -> usize {
+    const BLOCK: usize = 32 << 10;
+    let (bytes, mut at) = (fs::read(path).unwrap(), 0);
+    while let Some(header) = bytes.get(at..at + 7) {
+        match (BLOCK - at % BLOCK, header[6]) {
+            (left @ ..7, _) => at += left,
+            (_, 0) => return at,
+            _ => at += 7 + usize::from(u16::from_le_bytes([header[4], header[5]])),
+        }
+    }
+    bytes.len()
+}
+
+/// Takes bytes off the end of what was written to a file.
+pub(crate) fn cut(path: &Path, bytes: usize) {
     let file = fs::OpenOptions::new().write(true).open(path).unwrap();
-    file.set_len(file.metadata().unwrap().len() - bytes).unwrap();
+    file.set_len((written(path) - bytes) as u64).unwrap();
 }

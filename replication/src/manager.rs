@@ -78,6 +78,8 @@ pub struct Manager {
     pub(crate) links: Option<Links>,
     readiness: watch::Sender<Readiness>,
     /// Whether the node knows the catalogue as it is, and is known in it.
+    knows_catalogue: AtomicBool,
+    /// Whether what runs here was made to match since then: what is not here is not in the cluster.
     has_joined: AtomicBool,
     opening: Arc<Semaphore>,
     stopping: CancellationToken,
@@ -315,11 +317,20 @@ impl Manager {
 
     /// The node knows the catalogue as it is, and is known in it.
     pub(crate) async fn joined(self: &Arc<Self>) {
-        self.has_joined.store(true, Ordering::Release);
+        self.knows_catalogue.store(true, Ordering::Release);
         if let Err(error) = self.reconcile().await {
             tracing::error!(%error, "the catalogue of collections cannot be followed");
         }
         self.recount();
+    }
+
+    pub(crate) fn knows_catalogue(&self) -> bool {
+        self.knows_catalogue.load(Ordering::Acquire)
+    }
+
+    /// What runs here matches the catalogue as it is.
+    pub(crate) fn has_followed_catalogue(&self) {
+        self.has_joined.store(true, Ordering::Release);
     }
 
     pub(crate) fn has_joined(&self) -> bool {

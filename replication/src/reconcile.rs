@@ -33,6 +33,7 @@ impl Manager {
     /// Starts what is new, ends what has gone, and removes the data of what has gone.
     pub(crate) async fn reconcile(self: &Arc<Self>) -> Result<(), OpenError> {
         let _alone = self.reconciling.lock().await;
+        let knows_catalogue = self.knows_catalogue();
         let catalogue = self.read_catalogue()?;
         // First, since who founded the cluster and is not in the catalogue yet is known only by it.
         self.nodes.replace_members(self.council().unwrap_or_default().all());
@@ -50,7 +51,7 @@ impl Manager {
         let mut come = self.take_over(&catalogue).await;
         // Until the node knows the catalogue as it is, a group that is not its own may have become so since. Before any
         // starts: what comes back must not find what it was before.
-        if self.has_joined() {
+        if knows_catalogue {
             self.remove_strays(&catalogue).await;
         }
         for (name, placed) in &catalogue.collections {
@@ -60,6 +61,10 @@ impl Manager {
                 let here = collection.here();
                 come.push((collection, here));
             }
+        }
+        // Not before: clients would be told that there is no such collection, and believe it.
+        if knows_catalogue {
+            self.has_followed_catalogue();
         }
         for (collection, come) in come {
             self.start(&collection, come);

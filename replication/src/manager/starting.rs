@@ -152,7 +152,7 @@ impl Manager {
         let blueprint = Blueprint::catalogue(opener.rules.clone(), founders);
         let catalogue = opening::open(&opener, blueprint).await.map_err(OpenError::Catalogue)?;
         let failures = opener.workers.failures();
-        let has_joined = AtomicBool::new(members.is_none());
+        let is_alone = members.is_none();
         let manager = Arc::new(Self {
             limits,
             opener,
@@ -169,7 +169,8 @@ impl Manager {
             sessions: sessions.map(|sessions| Box::new(sessions) as Box<dyn Opened>),
             links,
             readiness: watch::Sender::new(Readiness::default()),
-            has_joined,
+            knows_catalogue: AtomicBool::new(is_alone),
+            has_joined: AtomicBool::new(is_alone),
             opening: Arc::new(Semaphore::new(OPENING_AT_ONCE)),
             stopping: CancellationToken::new(),
         });

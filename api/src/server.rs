@@ -6,6 +6,7 @@
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -122,14 +123,17 @@ pub(crate) async fn run(listener: TcpListener, shared: Arc<Shared>, reflection: 
         functions: OprcFunctionServer::new(anywhere).max_decoding_message_size(max_bytes),
         others: others.prepare(),
         max_bytes,
+        under_way: Arc::default(),
     };
 
     let connections = GracefulShutdown::new();
     while let Some(stream) = accept(&listener, &stop).await {
         let io = TokioIo::new(Connection::new(stream, &stop));
-        let served = connections.watch(http.serve_connection(io, services.clone()));
+        let under_way = Arc::new(AtomicUsize::new(0));
+        let services = Services { under_way: Arc::clone(&under_way), ..services.clone() };
+        let served = connections.watch(http.serve_connection(io, services));
         tokio::spawn(async move {
-            if let Err(error) = gathering(served).await {
+            if let Err(error) = gathering(served, || under_way.load(Ordering::Relaxed) > 0).await {
                 tracing::debug!(%error, "a connection ended");
             }
         });
@@ -166,6 +170,8 @@ struct Services {
     others: Routes,
     /// The largest request message.
     max_bytes: usize,
+    /// Requests of the connection that are not answered.
+    under_way: Arc<AtomicUsize>,
 }
 
 impl hyper::service::Service<http::Request<Incoming>> for Services {
@@ -186,7 +192,7 @@ impl hyper::service::Service<http::Request<Incoming>> for Services {
             None => answer,
             Some(deadline) => Box::pin(within(deadline, answer, is_write)),
         };
-        Answering { answer, is_write, max_bytes: self.max_bytes }
+        Answering { answer, is_write, max_bytes: self.max_bytes, _under_way: UnderWay::new(&self.under_way) }
     }
 }
 
@@ -198,6 +204,23 @@ struct Answering {
     answer: Answer,
     is_write: bool,
     max_bytes: usize,
+    _under_way: UnderWay,
+}
+
+/// Counts a request until it is dropped.
+struct UnderWay(Arc<AtomicUsize>);
+
+impl UnderWay {
+    fn new(count: &Arc<AtomicUsize>) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(count))
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Future for Answering {

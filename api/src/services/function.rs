@@ -5,6 +5,7 @@
 //! begun goes on when its client goes away, and is recorded; who asks for it again meanwhile waits for its end.
 
 mod ended;
+mod going_on;
 mod joining;
 mod running;
 
@@ -27,6 +28,7 @@ use tonic::{Request, Response, Status};
 pub(crate) use self::ended::Ended;
 pub(super) use self::running::known;
 
+use self::going_on::GoesOn;
 use self::joining::Requests;
 use self::running::{Running, recorded};
 use super::{PATIENCE, Shared};
@@ -259,9 +261,9 @@ fn has_begun(partition: &Partition) -> Result<bool, Status> {
 
 /// An id for what has none.
 pub(super) fn new_id() -> Result<String, Status> {
-    let (high, low) =
-        (getrandom::u64().map_err(status::internal)?, getrandom::u64().map_err(status::internal)?);
-    Ok(format!("{high:016x}{low:016x}"))
+    let mut id = [0; 16];
+    getrandom::fill(&mut id).map_err(status::internal)?;
+    Ok(format!("{:032x}", u128::from_be_bytes(id)))
 }
 
 impl Functions {
@@ -275,10 +277,11 @@ impl Functions {
         let asked = asked.map_err(not_applied)?;
         match self.prepare(metadata, asked).await.map_err(status::else_not_applied)? {
             Prepared::Known(ended) => ended,
-            Prepared::New(running) => {
-                // A task of its own: the client may go away.
-                let running = self.0.calling.running.spawn(running.run());
-                running.await.unwrap_or_else(|error| Err(status::unknown(status::internal(error))))
+            Prepared::New(work) => {
+                let running = &self.0.calling.running;
+                GoesOn::new(running.track_future(work.run())).await.unwrap_or_else(|panicked| {
+                    Err(status::unknown(status::internal(format!("the call panicked: {panicked}"))))
+                })
             }
         }
     }

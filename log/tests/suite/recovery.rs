@@ -122,7 +122,10 @@ fn zeros_behind_the_last_record_are_the_end_of_the_log() {
 
     drop(store);
     let wal = largest(dir.path(), "log");
-    assert!(fs::metadata(&wal).unwrap().len() < 1 << 20, "an orderly end leaves nothing but what was written");
+    assert!(
+        fs::metadata(&wal).unwrap().len() < 1 << 20,
+        "an orderly end leaves nothing but what was written"
+    );
     assert_eq!(read_all(&open(dir.path()), GROUP), records(1..=last));
 }
 
@@ -131,7 +134,8 @@ fn a_long_file_that_lost_what_was_synced_is_refused() {
     let (dir, store, last) = with_a_long_file();
     let watermarks = fs::read(dir.path().join("watermarks")).unwrap();
     append(&store, GROUP, &records(last + 1..=last + 1));
-    for (kept, is_refused) in [(watermarks, false), (fs::read(dir.path().join("watermarks")).unwrap(), true)] {
+    for (kept, is_refused) in [(watermarks, false), (fs::read(dir.path().join("watermarks")).unwrap(), true)]
+    {
         let image = crash_image(dir.path());
         fs::write(image.path().join("watermarks"), kept).unwrap();
         let wal = largest(image.path(), "log");

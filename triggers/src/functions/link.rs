@@ -34,7 +34,7 @@ pub(crate) struct Link(watch::Receiver<Phase>);
 
 enum Phase {
     Opening,
-    Open(http2::SendRequest<Body>),
+    Open(http2::SendRequest<Outgoing>),
     Failed(Arc<str>),
 }
 
@@ -60,7 +60,7 @@ impl Link {
 }
 
 impl Opening {
-    pub(crate) fn open(self, sender: http2::SendRequest<Body>) {
+    pub(crate) fn open(self, sender: http2::SendRequest<Outgoing>) {
         self.0.send_replace(Phase::Open(sender));
     }
 
@@ -83,7 +83,7 @@ impl Line for Link {
 pub(crate) async fn connect(
     address: &Address,
     within: Duration,
-) -> Result<http2::SendRequest<Body>, Arc<str>> {
+) -> Result<http2::SendRequest<Outgoing>, Arc<str>> {
     let connecting = async {
         let stream = TcpStream::connect((address.host(), address.port())).await?;
         tune(&stream)?;
@@ -133,7 +133,7 @@ pub(crate) fn chain(error: &dyn Error) -> String {
 /// The connection as one call sees it: what gRPC is spoken over.
 #[derive(Clone)]
 pub(crate) struct Wire {
-    sender: http2::SendRequest<Body>,
+    sender: http2::SendRequest<Outgoing>,
     /// The gRPC status that the other side itself has sent; see [`Wire::heard`].
     said: Arc<AtomicI32>,
 }
@@ -172,7 +172,7 @@ impl Service<Request<Body>> for Wire {
         const AGENT: http::HeaderValue =
             http::HeaderValue::from_static(concat!("odgm/", env!("CARGO_PKG_VERSION")));
         request.headers_mut().insert(http::header::USER_AGENT, AGENT);
-        let sent = self.sender.try_send_request(request);
+        let sent = self.sender.try_send_request(request.map(Outgoing::new));
         let said = Arc::clone(&self.said);
         Box::pin(async move {
             match sent.await {
@@ -199,6 +199,53 @@ fn is_untouched(error: &hyper::Error) -> bool {
         let is_refused = cause.is_reset() && cause.reason() == Some(h2::Reason::REFUSED_STREAM);
         cause.is_remote() && (is_refused || cause.is_go_away())
     })
+}
+
+/// The body of a request, which says of its last frame that it is the last, so that this is sent with it. tonic's says so only when
+/// it is asked for another one, and then an empty frame is sent for the end: a write more, and a second wake-up of the function.
+pub(crate) struct Outgoing {
+    body: Body,
+    /// What comes after the frame that was handed out, as far as it is known.
+    next: Option<Result<Frame<Bytes>, Status>>,
+    is_over: bool,
+}
+
+impl Outgoing {
+    fn new(body: Body) -> Self {
+        Self { body, next: None, is_over: false }
+    }
+
+    fn look(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.next.is_none() && !self.is_over {
+            self.next = ready!(Pin::new(&mut self.body).poll_frame(cx));
+            self.is_over = self.next.is_none();
+        }
+        Poll::Ready(())
+    }
+}
+
+impl HttpBody for Outgoing {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        ready!(self.look(cx));
+        let frame = self.next.take();
+        // Whether there is another one is found out now, or when it is asked for.
+        let _ = self.look(cx);
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.next.is_none() && (self.is_over || self.body.is_end_stream())
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
 }
 
 /// The body of an answer, whose status is noticed as it passes.

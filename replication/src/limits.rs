@@ -44,6 +44,14 @@ pub(crate) const COMPANY_PATIENCE: Duration = Duration::from_millis(1);
 /// What is lately.
 pub(crate) const COMPANY_LATELY: Duration = Duration::from_millis(5);
 
+/// So many appends in a row are of a few records, with none behind them, before whoever writes alone does the work of the
+/// thread that appends.
+pub(crate) const ALONE: u32 = 16;
+
+/// The longest that the last append may have taken then, with its sync. While whoever proposes waits for the disk, its thread
+/// of the runtime serves nobody else.
+pub(crate) const QUICK: Duration = Duration::from_micros(500);
+
 /// Bytes of payloads that news of an outbox hold until they are taken; what is beyond is read from the view.
 pub(crate) const FEED_BYTES: usize = 16 << 20;
 

@@ -58,16 +58,17 @@ impl Feeder {
         Feed { feeder: Arc::clone(self), opened }
     }
 
-    /// Passes on what records put into the outbox, after the view has it.
-    pub(crate) fn feed(&self, applied: &mut [Applied]) {
+    /// Passes on what records put into the outbox, after the view has it. The listener wakes up when what this answers is dropped:
+    /// what it does then is not to come before the answers to those who made the records.
+    pub(crate) fn feed(&self, applied: &mut [Applied]) -> News<'_> {
         if applied.iter().all(|applied| applied.queued.is_empty()) {
-            return;
+            return News(None);
         }
         let news = applied.iter_mut().flat_map(|applied| std::mem::take(&mut applied.queued));
         if !self.is_open.load(Ordering::Acquire) {
             // Nobody wants them here; they are taken out all the same, since they are large.
             news.for_each(drop);
-            return;
+            return News(None);
         }
         let mut state = self.state.lock();
         for queued in news {
@@ -79,14 +80,25 @@ impl Feeder {
                 state.fed.missed = true;
             }
         }
-        drop(state);
-        self.news.notify_one();
+        News(Some(&self.news))
     }
 
     /// Tells the listener that the view was replaced.
     pub(crate) fn miss(&self) {
         self.state.lock().fed.missed = true;
         self.news.notify_one();
+    }
+}
+
+/// News that the listener may take, and is told of at last.
+#[must_use]
+pub(crate) struct News<'a>(Option<&'a Notify>);
+
+impl Drop for News<'_> {
+    fn drop(&mut self) {
+        if let Some(news) = self.0 {
+            news.notify_one();
+        }
     }
 }
 
@@ -174,23 +186,23 @@ mod tests {
     #[tokio::test]
     async fn news_are_kept_up_to_the_bound_and_what_is_beyond_is_known_to_be_missed() {
         let feeder = Arc::new(Feeder::default());
-        feeder.feed(&mut [applied(1)]);
+        drop(feeder.feed(&mut [applied(1)]));
         let mut feed = feeder.open(2);
         assert!(feed.ready().now_or_never().is_none(), "what came before is in the view");
-        feeder.feed(&mut [applied(2), applied(3), applied(4)]);
+        drop(feeder.feed(&mut [applied(2), applied(3), applied(4)]));
         feed.ready().await;
         let fed = feed.take();
         assert_eq!((offsets(&fed), fed.missed), (vec![2, 3], true));
         assert!(feed.ready().now_or_never().is_none(), "all is taken");
         let large = || bytes::Bytes::from(vec![0; FEED_BYTES / 2]);
-        feeder.feed(&mut [applied_with(5, large()), applied_with(6, large())]);
+        drop(feeder.feed(&mut [applied_with(5, large()), applied_with(6, large())]));
         let fed = feed.take();
         assert_eq!(
             (offsets(&fed), fed.missed),
             (vec![5], true),
             "with their rows two of them are too many bytes"
         );
-        feeder.feed(&mut [applied_with(7, large())]);
+        drop(feeder.feed(&mut [applied_with(7, large())]));
         assert_eq!(offsets(&feed.take()), [7], "there is room again");
         feeder.miss();
         feed.ready().await;
@@ -205,7 +217,7 @@ mod tests {
         assert!(waits.as_mut().now_or_never().is_none());
         let mut second = feeder.open(9);
         waits.await;
-        feeder.feed(&mut [applied(1)]);
+        drop(feeder.feed(&mut [applied(1)]));
         assert!(first.take().queued.is_empty());
         first.ready().now_or_never().expect("it has ended");
         assert!(first.take().queued.is_empty());

@@ -44,8 +44,8 @@ pub(crate) const COMPANY_PATIENCE: Duration = Duration::from_millis(1);
 /// What is lately.
 pub(crate) const COMPANY_LATELY: Duration = Duration::from_millis(5);
 
-/// So many appends in a row are of a few records, with none behind them, before whoever writes alone does the work of the
-/// thread that appends.
+/// So many appends in a row have at most one record that somebody is answered by, before whoever writes alone does the work of
+/// the thread that appends.
 pub(crate) const ALONE: u32 = 16;
 
 /// The longest that the last append may have taken then, with its sync. While whoever proposes waits for the disk, its thread

@@ -22,8 +22,8 @@ use crate::replica::Replica;
 const APPENDS_IN_FLIGHT: usize = 1;
 
 /// So many records are applied by the worker itself, and so many answers given: a switch of threads costs more. One who
-/// writes alone has beside each write what became of the call that the one before asked for.
-pub(super) const FEW: usize = 2;
+/// writes alone has beside each write what became of the calls that those before asked for.
+pub(super) const FEW: usize = 3;
 
 /// One partition as proposers see it.
 pub(super) struct Lane {
@@ -73,6 +73,8 @@ pub(super) struct Append {
     last: Offset,
     committed: Vec<Committed>,
     waiting: Vec<(Reply, Admission)>,
+    /// How many of them somebody is answered by.
+    urgent: usize,
 }
 
 impl Lane {
@@ -293,6 +295,7 @@ impl InFlight {
         let mut records = Vec::with_capacity(batch.len());
         let mut payloads = Vec::with_capacity(batch.len());
         let mut waiting = Vec::with_capacity(batch.len());
+        let urgent = batch.iter().filter(|proposal| is_urgent(proposal)).count();
         for proposal in batch {
             offset = offset.next();
             records.push(Record {
@@ -321,7 +324,7 @@ impl InFlight {
                     .zip(chain)
                     .map(|((record, payload), chain)| Committed { record, payload, chain })
                     .collect();
-                self.appends.push_back(Append { last, committed, waiting });
+                self.appends.push_back(Append { last, committed, waiting, urgent });
             }
             Err(error) => {
                 tracing::error!(group = %replica.group, %error, "append failed; the partition takes no more writes");
@@ -360,6 +363,11 @@ impl Append {
         self.committed.len()
     }
 
+    /// Whether no two of them were proposed by those who write.
+    pub(super) fn is_of_one(&self) -> bool {
+        self.urgent <= 1
+    }
+
     /// Applies the records and answers those who wait. A panic fails the lane, and only that.
     pub(super) fn apply(self, lane: &Lane) {
         if catch_unwind(AssertUnwindSafe(|| self.apply_or_panic(lane))).is_err() {
@@ -382,9 +390,10 @@ impl Append {
             Ok(mut applied) => {
                 debug_assert_eq!(applied.len(), self.waiting.len(), "one answer for each record");
                 replica.visible.send_replace(self.last);
-                replica.feeder.feed(&mut applied);
+                let news = replica.feeder.feed(&mut applied);
                 let waiting = std::mem::take(&mut self.waiting);
                 lane.answer(waiting.into_iter().zip(applied.into_iter().map(Ok)));
+                drop(news);
             }
             Err(error) => {
                 tracing::error!(group = %replica.group, %error, "apply failed; the partition takes no more writes");

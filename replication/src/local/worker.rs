@@ -55,7 +55,7 @@ struct Work {
     lanes: HashMap<GroupId, Entry>,
     /// Lanes in which proposals wait for company, at most once each for a while.
     later: Vec<(Instant, Arc<Lane>)>,
-    /// How many appends in a row were of a few records and had none behind them.
+    /// How many appends in a row were of one who writes.
     alone: u32,
     /// How long the last append took that was synced at once.
     took: Duration,
@@ -200,7 +200,7 @@ impl Work {
     fn complete(&mut self, lane: &Arc<Lane>, durable: Result<Offset, SyncError>) {
         let entry = self.lanes.entry(lane.replica.group).or_default();
         for append in entry.in_flight.durable(lane, durable) {
-            self.alone = if append.len() <= FEW { self.alone.saturating_add(1) } else { 0 };
+            self.alone = if append.is_of_one() { self.alone.saturating_add(1) } else { 0 };
             self.apply(lane, append);
         }
     }

@@ -215,7 +215,7 @@ impl Shared {
             self.checkpoints.lock().note(&view.header());
         }
         self.visible.send_replace(view.header().applied);
-        self.feeder.feed(&mut applied);
+        drop(self.feeder.feed(&mut applied));
         Ok(applied)
     }
 

@@ -11,7 +11,7 @@ use super::lane::{Append, Lane};
 /// proposals gather into larger batches.
 const APPENDS_WAITING: usize = 2;
 
-/// The worker's end. The thread ends when this is dropped.
+/// The worker's end. The thread ends when this is dropped, or says so.
 pub(super) struct Applier {
     jobs: Sender<Job>,
 }
@@ -20,6 +20,8 @@ enum Job {
     Apply(Arc<Lane>, Append),
     /// Say when all that came before is applied.
     Drain(Vec<Sender<()>>),
+    /// End the thread.
+    Stop,
 }
 
 impl Applier {
@@ -41,6 +43,12 @@ impl Applier {
         // An error drops them, which tells them as well.
         drop(self.jobs.send(Job::Drain(waiting)));
     }
+
+    /// Ends the thread when everything that was given before is applied.
+    pub(super) fn stop(&self) {
+        // An error says that it has ended.
+        drop(self.jobs.send(Job::Stop));
+    }
 }
 
 fn run(queue: &Receiver<Job>) {
@@ -56,6 +64,7 @@ fn run(queue: &Receiver<Job>) {
                     let _ = done.send(());
                 }
             }
+            Job::Stop => return,
         }
     }
 }

@@ -122,7 +122,11 @@ impl Worker {
                     work.lanes.entry(lane.replica.group).or_default().drained.push(done);
                     work.pump(&self.desk, &lane);
                 }
-                Message::Stop => return,
+                Message::Stop => {
+                    // Whoever proposes keeps the desk, and the applier with it.
+                    work.applier.stop();
+                    return;
+                }
             }
         }
     }
@@ -324,8 +328,7 @@ mod tests {
         assert!(desk.tell(Message::Wake(busy)) && desk.tell(Message::Stop), "it listens");
         worker.run();
         assert_eq!(log.bounds(GroupId(1)).last, Offset(1), "its time had come");
-        drop(desk);
-        thread.join().expect("it ends with the worker");
+        thread.join().expect("it ends with the worker, though the desk is kept");
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -351,13 +354,12 @@ mod tests {
         answer.await.expect("answered").expect("written");
         assert!(desk.tell(Message::Stop));
         working.join().expect("it ends");
+        thread.join().expect("and the applier with it, though the desk is kept");
         (desk.work.lock().alone, desk.work.lock().took) = (ALONE, Duration::ZERO);
         let mut answer = propose(&lane, None);
         assert!(desk.stand_in(&lane));
         let written = answer.try_recv().expect("answered by now").expect("written");
         assert_eq!((written.offset, log.bounds(GroupId(1)).durable), (Offset(2), Offset(2)));
         assert!(desk.work.lock().lanes.is_empty(), "it is asleep, and the next proposal tells somebody");
-        drop(desk);
-        thread.join().expect("it ends with the worker");
     }
 }

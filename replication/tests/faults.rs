@@ -44,9 +44,9 @@ impl Gate {
     }
 }
 
-/// Submits seven writes: the first is applied, being alone where it was appended; the three after it are held back
-/// before they are applied, at the gate, while the last three have become durable behind them.
-fn seven_of_which_one_is_applied(partition: &Partition) -> (Gate, mpsc::Receiver<(u64, Answer)>) {
+/// Submits nine writes: the first is applied, being alone where it was appended; the four after it are held back
+/// before they are applied, at the gate, while the last four have become durable behind them.
+fn nine_of_which_one_is_applied(partition: &Partition) -> (Gate, mpsc::Receiver<(u64, Answer)>) {
     let before = partition.bounds().durable;
     let (answered, answers) = mpsc::channel();
     let submit = |n: u64| {
@@ -57,11 +57,11 @@ fn seven_of_which_one_is_applied(partition: &Partition) -> (Gate, mpsc::Receiver
     let gate = Gate::at("view-before-write", 2);
     submit(0);
     gate.wait_until_held();
-    (1..=3).for_each(submit);
+    (1..=4).for_each(submit);
     gate.open();
     gate.wait_until_held();
-    (4..=6).for_each(submit);
-    while partition.bounds().durable < Offset(before.0 + 7) {
+    (5..=8).for_each(submit);
+    while partition.bounds().durable < Offset(before.0 + 9) {
         std::thread::yield_now();
     }
     (gate, answers)
@@ -74,7 +74,7 @@ async fn what_comes_next_becomes_durable_while_what_came_before_is_applied() {
     let manager = start(dir.path()).await;
     let partition = collection(&manager, "c", &[]).await;
     let before = partition.bounds().durable;
-    let (gate, answers) = seven_of_which_one_is_applied(&partition);
+    let (gate, answers) = nine_of_which_one_is_applied(&partition);
     assert_eq!(partition.view().header().applied, Offset(before.0 + 1), "the second append is held back");
 
     let stopping = tokio::spawn(async move { manager.shutdown().await });
@@ -82,13 +82,13 @@ async fn what_comes_next_becomes_durable_while_what_came_before_is_applied() {
     stopping.await.expect("stopped");
     assert_eq!(
         partition.view().header().applied,
-        Offset(before.0 + 7),
+        Offset(before.0 + 9),
         "stopping waits for all that is durable"
     );
     let mut answers: Vec<_> =
-        answers.iter().take(7).map(|(n, answer)| (n, answer.expect("applied").offset.0)).collect();
+        answers.iter().take(9).map(|(n, answer)| (n, answer.expect("applied").offset.0)).collect();
     answers.sort_unstable();
-    let expected: Vec<_> = (0..7).map(|n| (n, before.0 + 1 + n)).collect();
+    let expected: Vec<_> = (0..9).map(|n| (n, before.0 + 1 + n)).collect();
     assert_eq!(answers, expected, "each has its own offset, in the order of the calls");
     scenario.teardown();
 }
@@ -132,11 +132,11 @@ async fn what_waits_behind_a_record_that_cannot_be_applied_learns_the_cause() {
         let manager = start(dir.path()).await;
         let partition = collection(&manager, "c", &[]).await;
         let before = partition.bounds().durable;
-        let (gate, answers) = seven_of_which_one_is_applied(&partition);
+        let (gate, answers) = nine_of_which_one_is_applied(&partition);
         fail::cfg("view-write", fault).expect("a failpoint");
         gate.open();
-        let failed: Vec<_> = answers.iter().take(7).filter_map(|(_, answer)| answer.err()).collect();
-        assert_eq!(failed.len(), 6, "all but the first: {failed:?}");
+        let failed: Vec<_> = answers.iter().take(9).filter_map(|(_, answer)| answer.err()).collect();
+        assert_eq!(failed.len(), 8, "all but the first: {failed:?}");
         for error in failed {
             assert!(!error.not_applied(), "{error}");
         }
@@ -148,7 +148,7 @@ async fn what_waits_behind_a_record_that_cannot_be_applied_learns_the_cause() {
         drop((partition, manager));
         let manager = start(dir.path()).await;
         let partition = manager.partition("c", 0).expect("in service");
-        assert_eq!(partition.view().header().applied, Offset(before.0 + 7), "all of it is in the log");
+        assert_eq!(partition.view().header().applied, Offset(before.0 + 9), "all of it is in the log");
         manager.shutdown().await;
         scenario.teardown();
     }

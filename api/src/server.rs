@@ -10,7 +10,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use hyper::body::Incoming;
+use bytes::Bytes;
+use futures_util::TryFutureExt as _;
+use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
 use hyper::server::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
@@ -170,7 +172,7 @@ struct Services {
     others: Routes,
     /// The largest request message.
     max_bytes: usize,
-    /// Requests of the connection that are not answered.
+    /// Requests of the connection that are not answered, and streams that have not ended.
     under_way: Arc<AtomicUsize>,
 }
 
@@ -186,7 +188,11 @@ impl hyper::service::Service<http::Request<Incoming>> for Services {
         let answer = match path.split('/').nth(1) {
             Some(DataServiceServer::<Anywhere>::NAME) => self.data.clone().call(request),
             Some(OprcFunctionServer::<Anywhere>::NAME) => self.functions.clone().call(request),
-            _ => Box::pin(self.others.clone().call(request)),
+            _ => {
+                let (answer, under_way) = (self.others.clone().call(request), UnderWay::new(&self.under_way));
+                let with = |body| Body::new(Streaming { body, _under_way: under_way });
+                Box::pin(answer.map_ok(|response| response.map(with)))
+            }
         };
         let answer = match deadline {
             None => answer,
@@ -205,6 +211,32 @@ struct Answering {
     is_write: bool,
     max_bytes: usize,
     _under_way: UnderWay,
+}
+
+/// The body of an answer that may go on for long.
+struct Streaming {
+    body: Body,
+    _under_way: UnderWay,
+}
+
+impl HttpBody for Streaming {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
 }
 
 /// Counts a request until it is dropped.

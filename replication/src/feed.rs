@@ -59,7 +59,7 @@ impl Feeder {
     }
 
     /// Passes on what records put into the outbox, after the view has it. The listener wakes up when what this answers is dropped:
-    /// what it does then is not to come before the answers to those who made the records.
+    /// where one who writes alone is to be answered, what it does then would come before that.
     pub(crate) fn feed(&self, applied: &mut [Applied]) -> News<'_> {
         if applied.iter().all(|applied| applied.queued.is_empty()) {
             return News(None);

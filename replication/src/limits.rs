@@ -48,8 +48,8 @@ pub(crate) const COMPANY_LATELY: Duration = Duration::from_millis(5);
 /// the thread that appends.
 pub(crate) const ALONE: u32 = 16;
 
-/// The longest that the last append may have taken then, with its sync. While whoever proposes waits for the disk, its thread
-/// of the runtime serves nobody else.
+/// The longest that any of them may have taken, with its sync. While whoever proposes waits for the disk, its thread of the
+/// runtime serves nobody else.
 pub(crate) const QUICK: Duration = Duration::from_micros(500);
 
 /// Bytes of payloads that news of an outbox hold until they are taken; what is beyond is read from the view.

@@ -65,6 +65,7 @@ impl Manager {
         // Not before: clients would be told that there is no such collection, and believe it.
         if knows_catalogue {
             self.has_followed_catalogue();
+            self.recount();
         }
         for (collection, come) in come {
             self.start(&collection, come);

@@ -5,7 +5,7 @@
 //! given the length of what is reserved, a moment after RocksDB has begun to write to it.
 //!
 //! Behind the last record there are zeros then, which RocksDB's reader passes over (`kZeroType` in its `db/log_reader.cc`).
-//! RocksDB writes at its own position, not at the end of the file, and cuts the rest off when it closes it.
+//! RocksDB writes at its own position, not at the end of the file, and cuts the rest off when it closes it, or deletes it soon.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -49,7 +49,9 @@ impl WriteAhead {
         if let Err(error) = self.lengthen() {
             // It does no harm, and every sync is a little dearer.
             tracing::debug!(dir = %self.dir.display(), %error, "the write-ahead file grows with each sync");
-            *looked = None;
+            if matches!(error.kind(), io::ErrorKind::Unsupported) {
+                *looked = None;
+            }
         }
     }
 

@@ -3,12 +3,13 @@
 //! One who writes alone would wait for two switches of threads with each write: to the worker, and back. So where writes
 //! have come one by one lately and the disk is quick, whoever proposes does for that one write what the thread would do,
 //! unless that is at work. It is a thread of the runtime, and one that waits for the disk serves nobody else meanwhile: so
-//! of a node at most one is away for that, and only where there are others.
+//! of a node at most one is away for that, and wakes another one before, which looks after sockets and timers.
 
 use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use odgm_log::store::SyncError;
@@ -19,6 +20,7 @@ use tokio::runtime::{Handle, RuntimeFlavor};
 use super::applier::Applier;
 use super::lane::{Append, FEW, InFlight, Lane};
 use crate::limits::{ALONE, QUICK};
+use crate::proposal::ProposeError;
 
 pub(super) enum Message {
     /// Proposals are waiting.
@@ -46,7 +48,11 @@ pub(super) struct Desk {
 
 /// Who stands in for the workers of a node: nobody, or one.
 #[derive(Clone)]
-pub(super) struct StandIns(Option<Arc<AtomicBool>>);
+pub(super) struct StandIns {
+    runtime: Handle,
+    /// Whether there is one; none where there may not be.
+    taken: Option<Arc<AtomicBool>>,
+}
 
 /// What is done for the lanes of a worker, by whoever has it locked.
 struct Work {
@@ -55,10 +61,10 @@ struct Work {
     lanes: HashMap<GroupId, Entry>,
     /// Lanes in which proposals wait for company, at most once each for a while.
     later: Vec<(Instant, Arc<Lane>)>,
-    /// How many appends in a row were of one who writes.
+    /// How many appends in a row were of one who writes, and quick where they were synced at once.
     alone: u32,
-    /// How long the last append took that was synced at once.
-    took: Duration,
+    /// Whether the thread is there.
+    is_served: bool,
 }
 
 #[derive(Default)]
@@ -72,13 +78,18 @@ impl StandIns {
     pub(super) fn of(runtime: &Handle) -> Self {
         let has_others =
             runtime.runtime_flavor() == RuntimeFlavor::MultiThread && runtime.metrics().num_workers() > 1;
-        Self(has_others.then(Arc::default))
+        Self { runtime: runtime.clone(), taken: has_others.then(Arc::default) }
     }
 
     /// Becomes the one, until what this answers is dropped.
     fn enter(&self) -> Option<StandIn<'_>> {
-        let taken = self.0.as_deref()?;
+        let taken = self.taken.as_deref()?;
         (!taken.swap(true, Ordering::AcqRel)).then_some(StandIn(taken))
+    }
+
+    /// Wakes another thread of the runtime. It finds nothing to do, and waits for sockets and timers in place of this one.
+    fn wake_another(&self) {
+        drop(self.runtime.spawn(std::future::ready(())));
     }
 }
 
@@ -93,12 +104,14 @@ impl Drop for StandIn<'_> {
 impl Worker {
     pub(super) fn new(applier: Applier, stand_ins: StandIns) -> (Self, Arc<Desk>) {
         let (outbox, inbox) = crossbeam_channel::unbounded();
-        let work = Work { applier, lanes: HashMap::new(), later: Vec::new(), alone: 0, took: Duration::MAX };
+        let (lanes, later) = (HashMap::new(), Vec::new());
+        let work = Work { applier, lanes, later, alone: 0, is_served: true };
         let desk = Arc::new(Desk { outbox, work: Mutex::new(work), stand_ins });
         (Self { inbox, desk: Arc::clone(&desk) }, desk)
     }
 
     pub(super) fn run(self) {
+        let _end = End(&self.desk);
         loop {
             // Before the next message: where there is always one, nothing would be late enough otherwise.
             let until = self.desk.work.lock().pump_due(&self.desk);
@@ -122,13 +135,23 @@ impl Worker {
                     work.lanes.entry(lane.replica.group).or_default().drained.push(done);
                     work.pump(&self.desk, &lane);
                 }
-                Message::Stop => {
-                    // Whoever proposes keeps the desk, and the applier with it.
-                    work.applier.stop();
-                    return;
-                }
+                Message::Stop => return,
             }
         }
+    }
+}
+
+/// What has to be done when the thread ends, by a panic too: those who propose keep the desk.
+struct End<'a>(&'a Desk);
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        let mut work = self.0.work.lock();
+        work.is_served = false;
+        work.later.clear();
+        // Whoever waits for what was in flight is told so by this.
+        work.lanes.clear();
+        work.applier.stop();
     }
 }
 
@@ -141,11 +164,19 @@ impl Desk {
     /// Does in the thread's place what has been proposed to a lane, or the first of it. Whether the thread need not be told.
     pub(super) fn stand_in(self: &Arc<Self>, lane: &Arc<Lane>) -> bool {
         let Some(mut work) = self.work.try_lock() else { return false };
-        if work.alone < ALONE || work.took > QUICK || !self.outbox.is_empty() {
+        if !work.is_served || work.alone < ALONE || !self.outbox.is_empty() {
             return false;
         }
         let Some(_stand_in) = self.stand_ins.enter() else { return false };
-        work.serve(self, lane)
+        self.stand_ins.wake_another();
+        catch_unwind(AssertUnwindSafe(|| work.serve(self, lane))).unwrap_or_else(|_| {
+            // As when the thread panics, but for the other lanes.
+            work.lanes.remove(&lane.replica.group);
+            lane.fail(&ProposeError::Stopped {
+                reason: "appending to it panicked: this is a bug".to_owned(),
+            });
+            true
+        })
     }
 }
 
@@ -156,7 +187,8 @@ impl Work {
             return None;
         }
         let now = Instant::now();
-        for (_, lane) in self.later.extract_if(.., |(until, _)| *until <= now).collect::<Vec<_>>() {
+        while let Some(at) = self.later.iter().position(|(until, _)| *until <= now) {
+            let (_, lane) = self.later.swap_remove(at);
             self.pump(desk, &lane);
         }
         self.later.iter().map(|(until, _)| *until).min()
@@ -166,8 +198,7 @@ impl Work {
     fn pump(&mut self, desk: &Arc<Desk>, lane: &Arc<Lane>) {
         let group = lane.replica.group;
         loop {
-            // Whether nothing else waits for this thread.
-            let idle = desk.outbox.is_empty();
+            let idle = desk.outbox.is_empty() && !self.is_due();
             if let Some(durable) = self.fill(desk, lane, idle) {
                 self.complete(lane, durable);
             }
@@ -186,6 +217,14 @@ impl Work {
         }
     }
 
+    /// Whether the time of some that waited for company has come.
+    fn is_due(&self) -> bool {
+        !self.later.is_empty() && {
+            let now = Instant::now();
+            self.later.iter().any(|(until, _)| *until <= now)
+        }
+    }
+
     /// The same for one append. Whether the thread has nothing to do for the lane.
     fn serve(&mut self, desk: &Arc<Desk>, lane: &Arc<Lane>) -> bool {
         if let Some(durable) = self.fill(desk, lane, true) {
@@ -193,12 +232,17 @@ impl Work {
         }
         let group = lane.replica.group;
         let entry = self.lanes.entry(group).or_default();
-        if entry.drained.is_empty() && entry.in_flight.may_sleep(lane) {
-            self.lanes.remove(&group);
+        if entry.in_flight.busy() {
+            // The thread is told when it is durable.
             return true;
         }
-        // The thread is told when it is durable.
-        entry.in_flight.busy()
+        // It does not know how long it may sleep if some have begun to wait for company here.
+        let is_later = self.later.iter().any(|(_, later)| Arc::ptr_eq(later, lane));
+        if is_later || !entry.drained.is_empty() || !entry.in_flight.may_sleep(lane) {
+            return false;
+        }
+        self.lanes.remove(&group);
+        true
     }
 
     fn complete(&mut self, lane: &Arc<Lane>, durable: Result<Offset, SyncError>) {
@@ -237,8 +281,9 @@ impl Work {
             self.later.push((until, Arc::clone(lane)));
         }
         let durable = handoff.take();
-        if durable.is_some() {
-            self.took = begun.elapsed();
+        if durable.is_some() && begun.elapsed() > QUICK {
+            // It has to prove again that it is quick.
+            self.alone = 0;
         }
         durable
     }
@@ -322,7 +367,7 @@ mod tests {
         let (patient, busy) = (lane(&log, dir.path(), GroupId(1)), lane(&log, dir.path(), GroupId(2)));
         let _answer = propose(&patient, Some(Term(0)));
         let (applier, thread) = Applier::start("appliers-test".to_owned()).expect("a thread");
-        let (worker, desk) = Worker::new(applier, StandIns(None));
+        let (worker, desk) = Worker::new(applier, StandIns::of(&Handle::current()));
         desk.work.lock().later.push((Instant::now(), Arc::clone(&patient)));
         // There is a message whenever it looks, up to the one that ends it.
         assert!(desk.tell(Message::Wake(busy)) && desk.tell(Message::Stop), "it listens");
@@ -342,7 +387,7 @@ mod tests {
 
         let mut answer = propose(&lane, None);
         assert!(!desk.stand_in(&lane), "it is not known yet how quick the disk is, nor who else writes");
-        (desk.work.lock().alone, desk.work.lock().took) = (ALONE, Duration::ZERO);
+        desk.work.lock().alone = ALONE;
         let somebody = stand_ins.enter();
         assert!(!desk.stand_in(&lane), "there is one already, for another worker perhaps");
         drop(somebody);
@@ -352,14 +397,25 @@ mod tests {
 
         let working = std::thread::spawn(move || worker.run());
         answer.await.expect("answered").expect("written");
-        assert!(desk.tell(Message::Stop));
-        working.join().expect("it ends");
-        thread.join().expect("and the applier with it, though the desk is kept");
-        (desk.work.lock().alone, desk.work.lock().took) = (ALONE, Duration::ZERO);
+        let stand_in = || {
+            desk.work.lock().alone = ALONE;
+            desk.stand_in(&lane)
+        };
         let mut answer = propose(&lane, None);
-        assert!(desk.stand_in(&lane));
+        // The thread may be about to rest still, or have taken it.
+        while !stand_in() {
+            std::thread::yield_now();
+        }
         let written = answer.try_recv().expect("answered by now").expect("written");
         assert_eq!((written.offset, log.bounds(GroupId(1)).durable), (Offset(2), Offset(2)));
         assert!(desk.work.lock().lanes.is_empty(), "it is asleep, and the next proposal tells somebody");
+
+        let _answer = propose(&lane, Some(Term(0)));
+        assert!(!stand_in(), "the thread has to know how long what nobody waits for waits for company");
+        assert!(desk.tell(Message::Stop));
+        working.join().expect("it ends");
+        thread.join().expect("and the applier with it, though the desk is kept");
+        let _answer = propose(&lane, None);
+        assert!(!stand_in(), "nobody would do what it leaves");
     }
 }

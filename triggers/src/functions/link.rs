@@ -286,3 +286,57 @@ impl HttpBody for Heard {
         self.body.size_hint()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt as _;
+    use futures_util::future::poll_fn;
+
+    use super::*;
+
+    /// Frames, and `None` for each time that there is none yet.
+    struct Frames(std::collections::VecDeque<Option<&'static str>>);
+
+    impl HttpBody for Frames {
+        type Data = Bytes;
+        type Error = Status;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+            match self.0.pop_front() {
+                None => Poll::Ready(None),
+                Some(None) => Poll::Pending,
+                Some(Some(text)) => Poll::Ready(Some(Ok(Frame::data(text.into())))),
+            }
+        }
+    }
+
+    /// What is sent: each frame, and whether it is said to be the last.
+    fn sent(frames: &[Option<&'static str>]) -> Vec<(Option<Bytes>, bool)> {
+        let mut body = Outgoing::new(Body::new(Frames(frames.iter().copied().collect())));
+        let mut sent = Vec::new();
+        loop {
+            match poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).now_or_never() {
+                None => sent.push((None, body.is_end_stream())),
+                Some(None) => return sent,
+                Some(Some(frame)) => {
+                    let data = frame.expect("no error").into_data().expect("data");
+                    sent.push((Some(data), body.is_end_stream()));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_last_frame_of_a_request_says_that_it_is() {
+        let data = |text: &'static str| Some(Bytes::from_static(text.as_bytes()));
+        assert_eq!(sent(&[Some("a")]), [(data("a"), true)]);
+        assert_eq!(sent(&[Some("a"), Some("b")]), [(data("a"), false), (data("b"), true)]);
+        // It is not known yet whether another one comes.
+        assert_eq!(sent(&[Some("a"), None, Some("b")]), [(data("a"), false), (data("b"), true)]);
+        assert_eq!(sent(&[None, Some("a"), None]), [(None, false), (data("a"), false)]);
+        assert!(sent(&[]).is_empty());
+    }
+}

@@ -1,7 +1,7 @@
 //! The length of the write-ahead file.
 //!
 //! RocksDB reserves blocks for the file that it appends to, and leaves its length to the writes: so each fdatasync has the
-//! file system record a new length as well, for which ext4 commits its journal. That is a third of a sync. Here the file is
+//! file system record a new length as well, for which ext4 commits its journal (docs/adr/0019 has what that costs). Here the file is
 //! given the length of what is reserved, a moment after RocksDB has begun to write to it.
 //!
 //! Behind the last record there are zeros then, which RocksDB's reader passes over (`kZeroType` in its `db/log_reader.cc`).
